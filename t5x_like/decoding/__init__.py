@@ -1,0 +1,1 @@
+"""Caches and search as pure functions over `logits(params, cache, token)`."""

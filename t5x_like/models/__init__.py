@@ -1,0 +1,1 @@
+"""Pure-functional Flax models, one file a family."""

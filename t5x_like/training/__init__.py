@@ -1,0 +1,1 @@
+"""Mesh, optimizer, step, loop, checkpoints."""

@@ -15,9 +15,11 @@ import importlib.util
 import inspect as python_inspect
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from t5x_like import typed
 from t5x_like.data.batches import Data
@@ -38,6 +40,8 @@ Model = T5
 Objective = SpanCorruption | IidDenoising | Deshuffling | PrefixLM | MixtureOfDenoisers
 Optimizer = Adafactor | AdamW | Optax
 Schedule = Constant | Rsqrt | Cosine | Linear | WarmupStableDecay
+
+_T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds `configs/`, in a checkout and in an installation alike."""
@@ -187,16 +191,32 @@ def _call(name: str) -> Run:
     if stem.endswith(".py"):
         if not Path(stem).is_file():
             raise UserError(f"no file {stem}", where=f"--config={name}")
-        module = _import_file(Path(stem))
+        module = _guarded(lambda: _import_file(Path(stem)), name)
     else:
         shipped = {p.relative_to(ROOT / "configs").with_suffix("").as_posix()
                    for p in (ROOT / "configs").rglob("*.py") if not p.name.startswith("_")}
         if stem not in shipped:
             raise UserError(f"no configuration {stem!r}", where=f"--config={name}",
                             help=did_you_mean(stem, shipped) + " A file is named by its path: my/file.py:function")
-        module = _import_named(stem)
+        module = _guarded(lambda: _import_named(stem), name)
     functions = _functions(module)
     if function not in functions:
         raise UserError(f"no configuration {function!r} in {stem}", where=f"--config={name}",
                         help=did_you_mean(function, functions, prefix=f"{stem}:"))
-    return functions[function]()
+    return _guarded(functions[function], name)
+
+
+def _guarded(function: Callable[[], _T], name: str) -> _T:
+    """Runs a piece of a configuration file; what it raises is the file's mistake, told with its line."""
+    try:
+        return function()
+    except UserError:
+        raise
+    except Exception as e:  # a configuration file is the user's code: anything can happen in it
+        frames = [f for f in traceback.extract_tb(e.__traceback__) if "configs" in f.filename or f.filename.endswith(
+            name.partition(":")[0])]
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"--config={name}"
+        if isinstance(e, SyntaxError) and e.filename:
+            place = f"{e.filename}:{e.lineno}"
+        what = str(e).replace("__init__() got an unexpected keyword argument", "has no field")
+        raise UserError(f"the configuration does not load: {what}", where=place) from None

@@ -1,0 +1,41 @@
+# `make quickstart` and `make test` work from a fresh clone: both make .venv from requirements.txt first.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+FAMILY ?= t5
+
+.PHONY: quickstart test test-fast lint types bench clean install
+
+quickstart: $(VENV)/installed
+	@$(RUN) -m t5x_like.quickstart --family=$(FAMILY)
+
+test: lint types $(VENV)/installed
+	$(RUN) -m pytest -n 2 tests
+
+test-fast: $(VENV)/installed
+	$(RUN) -m pytest -n 2 -m "not slow" tests
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/installed
+	$(VENV)/bin/basedpyright --level error
+
+bench: $(VENV)/installed
+	$(RUN) -m benchmarks.run
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt
+	@$(or $(PYTHON),false) -c '$(FITS)' 2>/dev/null || { echo "t5x_like needs Python 3.11 to 3.13;" \
+	  "none was found. Try: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing into $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from absl import app, flags
+from absl import flags
 
 from t5x_like.errors import Exit, UserError, did_you_mean
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """absl's parser, with an unknown flag, a wrong value or a stray word refused in our style."""
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = values(list(argv))
     except flags.UnrecognizedFlagError as e:
-        own = [f.name for f in flags.FLAGS.get_key_flags_for_module(argv[0])] or list(flags.FLAGS)
         raise UserError(f"unknown flag --{e.flagname}", where="command line",
-                        help=did_you_mean(e.flagname, own, prefix="--") + " (--help lists them all)") from None
+                        help=did_you_mean(e.flagname, list(values), prefix="--")) from None
     except flags.Error as e:
         raise UserError(str(e), where="command line", help="--help lists the flags") from None
     if len(rest) > 1:
@@ -27,30 +27,29 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Runs a command: `main(argv)` after flag parsing; a `UserError` becomes lines on stderr and its exit code."""
+def run(main: Callable[[list[str]], int | None], values: flags.FlagValues) -> NoReturn:
+    """Runs a command and exits: `main(argv)` after its flags are read; a `UserError` becomes lines on stderr.
 
-    def guarded(argv: list[str]) -> int:
-        try:
-            return int(main(argv) or 0)
-        except UserError as e:
-            print(e, file=sys.stderr)
-            return int(e.code)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return int(Exit.INTERRUPTED)
-        except BrokenPipeError:  # the reader of our output went away, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return int(Exit.IO_ERROR)
-
-    def parser(argv: Sequence[str]) -> list[str]:
-        try:
-            return _parse(argv)
-        except UserError as e:
-            print(e, file=sys.stderr)
-            sys.exit(int(e.code))
-
-    app.run(guarded, flags_parser=parser)
+    Each command keeps its flags in a `FlagValues` of its own, so that any two can be imported together.
+    """
+    try:
+        if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+            document = sys.modules["__main__"].__doc__ or ""
+            print(document.strip(), "\n\nflags:", values.get_help(prefix="  "), sep="\n")
+            code = int(Exit.DONE)
+        else:
+            code = int(main(_parse(values, sys.argv)) or 0)
+        sys.stdout.flush()
+    except UserError as e:
+        print(e, file=sys.stderr)
+        code = int(e.code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = int(Exit.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = int(Exit.IO_ERROR)
+    sys.exit(code)
 
 
 def use_huge_pages() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -27,6 +28,17 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return rest
 
 
+def _help(document: str, values: flags.FlagValues) -> str:
+    lines = [document.strip(), "", "flags:"]
+    for name in values:
+        flag = values[name]
+        if name == flag.name and name not in ("flagfile", "undefok"):
+            default = "" if flag.default in (None, [], False) else f" [{flag.default}]"
+            lines += textwrap.wrap(f"--{name}{default}  {flag.help}", 100, initial_indent="  ",
+                                   subsequent_indent="        ")
+    return "\n".join(lines)
+
+
 def run(main: Callable[[list[str]], int | None], values: flags.FlagValues) -> NoReturn:
     """Runs a command and exits: `main(argv)` after its flags are read; a `UserError` becomes lines on stderr.
 
@@ -34,8 +46,7 @@ def run(main: Callable[[list[str]], int | None], values: flags.FlagValues) -> No
     """
     try:
         if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-            document = sys.modules["__main__"].__doc__ or ""
-            print(document.strip(), "\n\nflags:", values.get_help(prefix="  "), sep="\n")
+            print(_help(sys.modules["__main__"].__doc__ or "", values))
             code = int(Exit.DONE)
         else:
             code = int(main(_parse(values, sys.argv)) or 0)

@@ -18,13 +18,19 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     try:
         rest = values(list(argv))
     except flags.UnrecognizedFlagError as e:
-        raise UserError(f"unknown flag --{e.flagname}", where="command line",
-                        help=did_you_mean(e.flagname, list(values), prefix="--")) from None
+        raise UserError(
+            f"unknown flag --{e.flagname}",
+            where="command line",
+            help=did_you_mean(e.flagname, list(values), prefix="--"),
+        ) from None
     except flags.Error as e:
         raise UserError(str(e), where="command line", help="--help lists the flags") from None
     if len(rest) > 1:
-        raise UserError(f"unexpected word {rest[1]!r}", where="command line",
-                        help="every argument is a flag: --name=value")
+        raise UserError(
+            f"unexpected word {rest[1]!r}",
+            where="command line",
+            help="every argument is a flag: --name=value",
+        )
     return rest
 
 
@@ -34,8 +40,9 @@ def _help(document: str, values: flags.FlagValues) -> str:
         flag = values[name]
         if name == flag.name and name not in ("flagfile", "undefok"):
             default = "" if flag.default in (None, [], False) else f" [{flag.default}]"
-            lines += textwrap.wrap(f"--{name}{default}  {flag.help}", 100, initial_indent="  ",
-                                   subsequent_indent="        ")
+            lines += textwrap.wrap(
+                f"--{name}{default}  {flag.help}", 100, initial_indent="  ", subsequent_indent="        "
+            )
     return "\n".join(lines)
 
 
@@ -70,7 +77,11 @@ def use_huge_pages() -> None:
     The setting is read before `main`, so the process has to replace itself. `T5X_LIKE_NO_REEXEC=1` prevents it.
     """
     name = "GLIBC_TUNABLES"
-    if sys.platform != "linux" or os.environ.get("T5X_LIKE_NO_REEXEC") or "hugetlb" in os.environ.get(name, ""):
+    if (
+        sys.platform != "linux"
+        or os.environ.get("T5X_LIKE_NO_REEXEC")
+        or "hugetlb" in os.environ.get(name, "")
+    ):
         return
     os.environ[name] = ":".join(filter(None, (os.environ.get(name), "glibc.malloc.hugetlb=1")))
     sys.stdout.flush()

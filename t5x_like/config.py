@@ -123,21 +123,29 @@ def describe_diff(a: Run, b: Run) -> str:
 def validate(run: Run) -> None:
     """Raises `UserError` where the run cannot be: types, ranges, objective against model and batch."""
     typed.check(run, Run)
-    for field, least in (("batch_size", 1), ("steps", 0), ("microbatches", 1), ("log_every", 1),
-                         ("max_nonfinite_steps", 1)):
+    for field, least in (
+        ("batch_size", 1),
+        ("steps", 0),
+        ("microbatches", 1),
+        ("log_every", 1),
+        ("max_nonfinite_steps", 1),
+    ):
         if getattr(run, field) < least:
             raise UserError(f"{field} is {getattr(run, field)}; it must be at least {least}", where=field)
     if run.batch_size % run.microbatches:
         fitting = max(m for m in range(1, run.microbatches) if run.batch_size % m == 0)
-        raise UserError(f"a batch of {run.batch_size} does not divide into {run.microbatches} microbatches",
-                        where="microbatches", help=f"the nearest below that does: microbatches={fitting}")
+        raise UserError(
+            f"a batch of {run.batch_size} does not divide into {run.microbatches} microbatches",
+            where="microbatches",
+            help=f"the nearest below that does: microbatches={fitting}",
+        )
     if run.clip_global_norm is not None and run.clip_global_norm <= 0:
         raise UserError("clip_global_norm must be positive, or none", where="clip_global_norm")
     run.model.check()
     run.objective.check(run.model, None)
 
 
-# ---- finding it -----------------------------------------------------------------------------------------------
+# ---- finding it ----------------------------------------------------------------------------------
 
 
 def names() -> list[str]:
@@ -152,10 +160,15 @@ def names() -> list[str]:
 
 def _functions(module: ModuleType) -> dict[str, Callable[[], Run]]:
     """Public functions defined in the module itself that need no argument and return a Run."""
-    return {n: f for n, f in vars(module).items()
-            if python_inspect.isfunction(f) and f.__module__ == module.__name__ and not n.startswith("_")
-            and "Run" in str(f.__annotations__.get("return", ""))
-            and all(p.default is not p.empty for p in python_inspect.signature(f).parameters.values())}
+    return {
+        n: f
+        for n, f in vars(module).items()
+        if python_inspect.isfunction(f)
+        and f.__module__ == module.__name__
+        and not n.startswith("_")
+        and "Run" in str(f.__annotations__.get("return", ""))
+        and all(p.default is not p.empty for p in python_inspect.signature(f).parameters.values())
+    }
 
 
 def _is_json(name: str) -> bool:
@@ -193,16 +206,25 @@ def _call(name: str) -> Run:
             raise UserError(f"no file {stem}", where=f"--config={name}")
         module = _guarded(lambda: _import_file(Path(stem)), name)
     else:
-        shipped = {p.relative_to(ROOT / "configs").with_suffix("").as_posix()
-                   for p in (ROOT / "configs").rglob("*.py") if not p.name.startswith("_")}
+        shipped = {
+            p.relative_to(ROOT / "configs").with_suffix("").as_posix()
+            for p in (ROOT / "configs").rglob("*.py")
+            if not p.name.startswith("_")
+        }
         if stem not in shipped:
-            raise UserError(f"no configuration {stem!r}", where=f"--config={name}",
-                            help=did_you_mean(stem, shipped) + " A file is named by its path: my/file.py:function")
+            raise UserError(
+                f"no configuration {stem!r}",
+                where=f"--config={name}",
+                help=did_you_mean(stem, shipped) + " A file is named by its path: my/file.py:function",
+            )
         module = _guarded(lambda: _import_named(stem), name)
     functions = _functions(module)
     if function not in functions:
-        raise UserError(f"no configuration {function!r} in {stem}", where=f"--config={name}",
-                        help=did_you_mean(function, functions, prefix=f"{stem}:"))
+        raise UserError(
+            f"no configuration {function!r} in {stem}",
+            where=f"--config={name}",
+            help=did_you_mean(function, functions, prefix=f"{stem}:"),
+        )
     return _guarded(functions[function], name)
 
 
@@ -213,8 +235,11 @@ def _guarded(function: Callable[[], _T], name: str) -> _T:
     except UserError:
         raise
     except Exception as e:  # a configuration file is the user's code: anything can happen in it
-        frames = [f for f in traceback.extract_tb(e.__traceback__) if "configs" in f.filename or f.filename.endswith(
-            name.partition(":")[0])]
+        frames = [
+            f
+            for f in traceback.extract_tb(e.__traceback__)
+            if "configs" in f.filename or f.filename.endswith(name.partition(":")[0])
+        ]
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"--config={name}"
         if isinstance(e, SyntaxError) and e.filename:
             place = f"{e.filename}:{e.lineno}"

@@ -10,176 +10,32 @@ configuration; every text that comes from data is escaped.
 
 from __future__ import annotations
 
-import html
-import io
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from t5x_like import cli
 from t5x_like.errors import Exit, UserError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory", flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string("output", None, "where the page goes; default: WORKDIR/report.html", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "where the page goes; default: WORKDIR/report.html", flag_values=FLAGS
+)
 _PNG = flags.DEFINE_string("png", None, "also write the curves as a picture", flag_values=FLAGS)
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
-h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem } .quiet { color: #666 }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .35rem .75rem .35rem 0;
-  border-bottom: 1px solid #ddd; vertical-align: top } td.number { text-align: right; font-variant-numeric: tabular-nums }
-mark { background: #fde68a; padding: 0 .15em } svg { width: 100%; height: auto }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 13px }
-@media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd } pre { background: #22252b }
-  td, th { border-color: #333 } mark { background: #7c5e10; color: #fff } svg { background: #fff } }
-"""
-
-
-def read_metrics(workdir: Path) -> dict[str, list[dict[str, Any]]]:
-    """`train` and `eval` records of metrics.jsonl in order of their steps; a step written twice (the run was
-    killed and continued) counts once, with its last values. A torn last line is passed over."""
-    path = workdir / "metrics.jsonl"
-    if not path.is_file():
-        raise UserError(f"no metrics in {workdir}", where=str(path), help="is this a run directory?")
-    kinds: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "eval": {}}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record.get("kind") in kinds:
-            kinds[record["kind"]][record["step"]] = record
-    return {kind: [records[step] for step in sorted(records)] for kind, records in kinds.items()}
-
-
-def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> Figure:
-    """Loss per target token and target tokens a second, both over tokens seen or steps."""
-    from matplotlib.figure import Figure
-
-    train, evaluation = metrics["train"], metrics["eval"]
-    figure = Figure(figsize=(9, 6.2), layout="constrained")
-    loss, speed = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    loss.plot([r["step"] for r in train], [r["loss"] for r in train], color="#94a3b8", lw=1, label="training loss")
-    loss.plot([r["step"] for r in evaluation], [r["loss"] for r in evaluation], "o-", color="#2563eb", ms=4,
-              label="validation loss (held-out documents)")
-    if unigram is not None:
-        loss.axhline(unigram, color="#dc2626", ls="--", lw=1, label=f"unigram entropy of the targets, {unigram:.2f}")
-    top = max([unigram or 0.0, *(r["loss"] for r in evaluation), *(r["loss"] for r in train[len(train) // 50 :])])
-    loss.set_ylim(bottom=0, top=top * 1.08 if top else 1)
-    loss.set_ylabel("nats per target token")
-    loss.legend(frameon=False)
-    timed = [r for r in train if r.get("tokens_per_second")]
-    speed.plot([r["step"] for r in timed], [r["tokens_per_second"] for r in timed], color="#059669", lw=1)
-    speed.set_ylabel("tokens per second")
-    speed.set_ylim(bottom=0)
-    speed.set_xlabel("step")
-    for axes in (loss, speed):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><td>{html.escape(k)}</td><td class=number>{html.escape(v)}</td></tr>" for k, v in rows)
-    return f"<table>{cells}</table>"
-
-
-def _printable(text: str) -> str:
-    """Escaped for HTML, without control characters (a terminal escape in the corpus stays harmless)."""
-    return html.escape("".join(c if c >= " " or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
-
-
-def _sample_row(sample: dict[str, Any]) -> str:
-    filled = _printable(sample["prompt"])
-    for i, span in enumerate(sample["spans"]):
-        blank = html.escape(f"<extra_id_{i}>")
-        filled = filled.replace(blank, f"<mark>{_printable(span) or '&nbsp;'}</mark>")
-    original = _printable(sample["prompt"])
-    for i, span in enumerate(sample["originals"]):
-        original = original.replace(html.escape(f"<extra_id_{i}>"), f"<mark>{_printable(span)}</mark>")
-    return f"<tr><td>{filled}</td><td>{original}</td></tr>"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, json.JSONDecodeError) as e:
-        raise UserError(f"cannot read {path.name}: {e}", where=str(path), code=Exit.BAD_DATA) from None
-
-
-def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any]:
-    """Writes the page; returns the headline figures (`loss`, `unigram_entropy`, `gain`, `steps`, `seconds`)."""
-    from t5x_like import config
-
-    run = config.load(str(workdir))
-    metrics = read_metrics(workdir)
-    evaluation = _read_json(workdir / "evaluation.json")
-    environment = _read_json(workdir / "env.json")
-    samples_path = workdir / "samples.jsonl"
-    samples = [json.loads(s) for s in samples_path.read_text("utf-8").splitlines()] if samples_path.is_file() else []
-
-    loss = evaluation.get("loss", metrics["eval"][-1]["loss"] if metrics["eval"] else None)
-    unigram = evaluation.get("unigram_entropy")
-    last = metrics["train"][-1] if metrics["train"] else {}
-    rates = sorted(r["tokens_per_second"] for r in metrics["train"] if r.get("tokens_per_second"))
-    figures: dict[str, Any] = {"loss": loss, "unigram_entropy": unigram, "steps": last.get("step"),
-                               "gain": None if None in (loss, unigram) else unigram - loss}
-    rows = [("parameters", f"{run.model.num_params():,}"), ("steps", f"{last.get('step', 0):,} of {run.steps:,}")]
-    if "tokens_seen" in last:
-        rows.append(("tokens seen (inputs and targets)", f"{last['tokens_seen']:,}"))
-    if rates:
-        rows.append(("tokens per second, median", f"{rates[len(rates) // 2]:,.0f}"))
-    if loss is not None:
-        rows.append(("validation loss, nats per target token", f"{loss:.3f}"))
-    if unigram is not None and loss is not None:
-        rows += [("unigram entropy of the same targets", f"{unigram:.3f}"),
-                 ("better than unigram by", f"{unigram - loss:.3f} nats")]
-    if "accuracy" in evaluation:
-        rows.append(("validation accuracy", f"{evaluation['accuracy']:.1%}"))
-
-    figure = curves(metrics, unigram)
-    parts = [f"<h1>{html.escape(run.name)}</h1><p class=quiet>{html.escape(str(workdir))}</p>", _table(rows),
-             "<h2>Learning</h2>", _svg(figure)]
-    if samples:
-        parts += ["<h2>Blanks filled in held-out sentences</h2><table><tr><th>model</th><th>original</th></tr>",
-                  *map(_sample_row, samples), "</table>"]
-    parts += ["<h2>Configuration</h2><p class=quiet>what differs from the defaults</p>",
-              f"<pre>{html.escape(config.describe(run))}</pre>"]
-    if environment:
-        parts.append(f"<h2>Environment</h2><pre>{html.escape(json.dumps(environment, indent=2))}</pre>")
-    page = (f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n")
-    try:
-        output.write_text(page, encoding="utf-8")
-        if png is not None:
-            figure.savefig(png, dpi=110)
-    except OSError as e:
-        raise UserError(f"cannot write the report: {e}", where=str(output), code=Exit.CANNOT_WRITE) from None
-    return figures
 
 
 def main(argv: list[str]) -> int:
+    from t5x_like import reporting
+
     del argv
     if _WORKDIR.value is None:
-        raise UserError("which run?", where="--workdir", help="--workdir=RUN, a directory that train has written")
+        raise UserError(
+            "which run?", where="--workdir", help="--workdir=RUN, a directory that train has written"
+        )
     workdir = Path(_WORKDIR.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / "report.html"
-    write(workdir, output, Path(_PNG.value) if _PNG.value else None)
+    reporting.write(workdir, output, Path(_PNG.value) if _PNG.value else None)
     print(output)
     return Exit.DONE
 

@@ -35,7 +35,9 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def _classes(annotation: Any) -> dict[str, type]:
-    return {o.__name__: o for o in _options(annotation) if dataclasses.is_dataclass(o) and isinstance(o, type)}
+    return {
+        o.__name__: o for o in _options(annotation) if dataclasses.is_dataclass(o) and isinstance(o, type)
+    }
 
 
 def name_of(annotation: Any) -> str:
@@ -51,8 +53,11 @@ def name_of(annotation: Any) -> str:
         elif typing.get_origin(option) is dict:
             names.append("a JSON object")
         else:
-            names.append({"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
-                option.__name__, option.__name__))
+            names.append(
+                {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
+                    option.__name__, option.__name__
+                )
+            )
     return " or ".join(names)
 
 
@@ -61,7 +66,7 @@ def _refuse(path: str, annotation: Any, value: Any, where: str | None, help: str
     return UserError(f"{path} wants {name_of(annotation)}, not {shown:.80}", where=where, help=help)
 
 
-# ---- checking -------------------------------------------------------------------------------------------------
+# ---- checking ------------------------------------------------------------------------------------
 
 
 def check(value: Any, annotation: Any, path: str = "", where: str | None = None) -> None:
@@ -92,7 +97,9 @@ def _fits(value: Any, option: Any) -> bool:
         return isinstance(value, tuple)
     if origin is dict:
         return isinstance(value, dict) and all(
-            isinstance(k, str) and isinstance(v, (str, int, float, bool, type(None))) for k, v in value.items())
+            isinstance(k, str) and isinstance(v, (str, int, float, bool, type(None)))
+            for k, v in value.items()
+        )
     if option is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if option is int:
@@ -100,7 +107,7 @@ def _fits(value: Any, option: Any) -> bool:
     return isinstance(value, option)
 
 
-# ---- overriding -----------------------------------------------------------------------------------------------
+# ---- overriding ----------------------------------------------------------------------------------
 
 
 def override(tree: T, assignment: str, where: str | None = None) -> T:
@@ -122,8 +129,10 @@ def _override(tree: Any, path: list[str], text: str, done: tuple[str, ...], wher
     here = ".".join((*done, name))
     if isinstance(tree, tuple):
         if not name.isdigit() or int(name) >= len(tree):
-            raise UserError(f"{'.'.join(done)} has {len(tree)} entries, counted from 0; {name!r} is none of them",
-                            where=where)
+            raise UserError(
+                f"{'.'.join(done)} has {len(tree)} entries, counted from 0; {name!r} is none of them",
+                where=where,
+            )
         items = list(tree)
         if rest:
             items[int(name)] = _override(items[int(name)], rest, text, (*done, name), where)
@@ -131,7 +140,9 @@ def _override(tree: Any, path: list[str], text: str, done: tuple[str, ...], wher
             items[int(name)] = parse(text, type(items[int(name)]), here, where)
         return tuple(items)
     if not dataclasses.is_dataclass(tree):
-        raise UserError(f"{'.'.join(done)} is a plain value ({tree!r}); it has no field {name!r}", where=where)
+        raise UserError(
+            f"{'.'.join(done)} is a plain value ({tree!r}); it has no field {name!r}", where=where
+        )
     known = fields(type(tree))
     if name not in known:
         raise _unknown(tree, name, done, where)
@@ -174,7 +185,9 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
                     return v
         elif origin is tuple:
             item = typing.get_args(option)[0]
-            return tuple(parse(part, item, f"{path}.{i}", where) for i, part in enumerate(text.split(",")) if part)
+            return tuple(
+                parse(part, item, f"{path}.{i}", where) for i, part in enumerate(text.split(",")) if part
+            )
         elif option is bool and text.lower() in ("true", "false", "1", "0", "yes", "no"):
             return text.lower() in ("true", "1", "yes")
         elif option is int and (number := _whole(text)) is not None:
@@ -191,12 +204,17 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
         return _construct(classes[text], {}, path, where)
     if len(classes) == 1:
         (cls,) = classes.values()
-        required = [f.name for f in dataclasses.fields(cls) if f.init and f.default is dataclasses.MISSING
-                    and f.default_factory is dataclasses.MISSING]
+        required = [
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
         if len(required) == 1:
             value = parse(text, fields(cls)[required[0]], f"{path}.{required[0]}", where)
             return _construct(cls, {required[0]: value}, path, where)
-    choices = list(classes) + [str(v) for o in options if typing.get_origin(o) is Literal for v in typing.get_args(o)]
+    choices = list(classes) + [
+        str(v) for o in options if typing.get_origin(o) is Literal for v in typing.get_args(o)
+    ]
     raise _refuse(path, annotation, text, where, did_you_mean(text, choices) if choices else None)
 
 
@@ -213,22 +231,34 @@ def _whole(text: str) -> int | None:
 
 
 def _construct(cls: type, values: dict[str, Any], path: str, where: str | None) -> Any:
-    missing = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in values
-               and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.init
+        and f.name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
     if missing:
-        example = json.dumps({"type": cls.__name__, **{m: "..." for m in missing}})
-        raise UserError(f"{path}: {cls.__name__} cannot be made without {', '.join(missing)}", where=where,
-                        help=f"write it as JSON: --set='{path}={example}'")
+        example = json.dumps({"type": cls.__name__, **dict.fromkeys(missing, "...")})
+        raise UserError(
+            f"{path}: {cls.__name__} cannot be made without {', '.join(missing)}",
+            where=where,
+            help=f"write it as JSON: --set='{path}={example}'",
+        )
     return cls(**values)
 
 
-# ---- JSON -----------------------------------------------------------------------------------------------------
+# ---- JSON ----------------------------------------------------------------------------------------
 
 
 def to_data(tree: Any) -> Any:
     """Plain JSON data; a dataclass becomes an object whose `type` is its class name."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return {"type": type(tree).__name__, **{name: to_data(getattr(tree, name)) for name in fields(type(tree))}}
+        return {
+            "type": type(tree).__name__,
+            **{name: to_data(getattr(tree, name)) for name in fields(type(tree))},
+        }
     if isinstance(tree, (tuple, list)):
         return [to_data(v) for v in tree]
     if isinstance(tree, dict):
@@ -246,7 +276,9 @@ def from_data(data: Any, annotation: Any, path: str = "", where: str | None = No
             return dict(data)
         name = data.get("type", next(iter(classes)) if len(classes) == 1 else None)
         if name not in classes:
-            raise UserError(f"{shown}: unknown type {name!r}", where=where, help=did_you_mean(str(name), classes))
+            raise UserError(
+                f"{shown}: unknown type {name!r}", where=where, help=did_you_mean(str(name), classes)
+            )
         cls = classes[name]
         known, values = fields(cls), {}
         for key, value in data.items():
@@ -254,8 +286,11 @@ def from_data(data: Any, annotation: Any, path: str = "", where: str | None = No
                 continue
             inner = f"{path}.{key}" if path else key
             if key not in known:
-                raise UserError(f"no field {key!r} in {shown} ({name})", where=where,
-                                help=did_you_mean(key, known, prefix=f"{path}." if path else ""))
+                raise UserError(
+                    f"no field {key!r} in {shown} ({name})",
+                    where=where,
+                    help=did_you_mean(key, known, prefix=f"{path}." if path else ""),
+                )
             values[key] = from_data(value, known[key], inner, where)
         return _construct(cls, values, shown, where)
     if isinstance(data, list):
@@ -273,7 +308,9 @@ def from_data(data: Any, annotation: Any, path: str = "", where: str | None = No
 def from_json(text: str, annotation: Any, where: str | None = None) -> Any:
     """Reads the JSON of one tree; refuses more than 16 MB, and anything outside the schema."""
     if len(text) > MAX_JSON_BYTES:
-        raise UserError(f"a configuration of {len(text)} characters; at most {MAX_JSON_BYTES} are read", where=where)
+        raise UserError(
+            f"a configuration of {len(text)} characters; at most {MAX_JSON_BYTES} are read", where=where
+        )
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as e:
@@ -282,7 +319,7 @@ def from_json(text: str, annotation: Any, where: str | None = None) -> Any:
     return from_data(data, annotation, where=where)
 
 
-# ---- comparing ------------------------------------------------------------------------------------------------
+# ---- comparing -----------------------------------------------------------------------------------
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -303,8 +340,11 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def diff(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
     """(path, value in a, value in b) wherever two trees differ; '-' where a path is missing."""
     left, right = dict(leaves(a)), dict(leaves(b))
-    return [(p, left.get(p, "-"), right.get(p, "-")) for p in dict.fromkeys((*left, *right))
-            if left.get(p, "-") != right.get(p, "-") or type(left.get(p)) is not type(right.get(p))]
+    return [
+        (p, left.get(p, "-"), right.get(p, "-"))
+        for p in dict.fromkeys((*left, *right))
+        if left.get(p, "-") != right.get(p, "-") or type(left.get(p)) is not type(right.get(p))
+    ]
 
 
 def non_defaults(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -32,8 +32,9 @@ def pretrain(name: str, model: T5) -> Run:
 
 def debug(run: Run) -> Run:
     """The same model family, objective and optimizer at a size that a laptop steps through in a blink."""
-    model = dataclasses.replace(run.model, d_model=64, d_kv=16, num_heads=4, d_ff=128,
-                                num_layers=2, num_decoder_layers=2)
+    model = dataclasses.replace(
+        run.model, d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=2
+    )
     return dataclasses.replace(
         run,
         name=run.name + "-debug",

@@ -4,7 +4,8 @@ Paper: Raffel et al. 2020, arXiv:1910.10683; 1.1 after Shazeer 2020, arXiv:2002.
 Command: python -m t5x_like.train --config=t5/base --data=DIR --workdir=DIR      (T5 1.1)
          python -m t5x_like.train --config=t5/base:v1_0 --data=DIR --workdir=DIR (T5 1.0)
 Hardware: a TPU slice of 16 chips; any laptop for `t5/base:debug`.
-Expected: published GLUE average 82.7 (1.0, test); validation loss after 65,536 steps of 128 x 512: 1.942 nats (T5 1.1 base, nanoT5 README).
+Expected: published GLUE average 82.7 (1.0, test);
+    validation loss after 65,536 steps of 128 x 512: 1.942 nats (T5 1.1 base, nanoT5 README).
 Measured here: parameter counts, parity and lowering; never trained to the end in this project.
 """
 

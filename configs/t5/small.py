@@ -10,8 +10,8 @@ Measured here: parameter counts, parity and lowering; never trained to the end i
 
 from __future__ import annotations
 
-from configs.t5 import tiny as tiny_config
 from configs.t5 import _recipe
+from configs.t5 import tiny as tiny_config
 from t5x_like.config import Run
 from t5x_like.models.t5 import t5_1_0, t5_1_1
 

@@ -17,8 +17,15 @@ from t5x_like.training.loop import Evaluation
 from t5x_like.training.schedules import Rsqrt
 
 SIZE = {
-    "vocab_size": 8192, "d_model": 256, "d_kv": 64, "num_heads": 4, "d_ff": 512, "num_layers": 4,
-    "num_decoder_layers": 4, "dtype": "float32", "scan_layers": False,
+    "vocab_size": 8192,
+    "d_model": 256,
+    "d_kv": 64,
+    "num_heads": 4,
+    "d_ff": 512,
+    "num_layers": 4,
+    "num_decoder_layers": 4,
+    "dtype": "float32",
+    "scan_layers": False,
 }
 
 

@@ -158,10 +158,10 @@ def _unknown(tree: Any, name: str, done: tuple[str, ...], where: str | None) -> 
     holder = f"{'.'.join(done)} ({type(tree).__name__})" if done else "the run"
     known = list(fields(type(tree)))
     help = did_you_mean(name, known, prefix=prefix)
-    if nearest(name, known) is None:  # perhaps the right word in the wrong place
-        deeper = {path.rpartition(".")[2]: path for path, _ in reversed(list(leaves(tree)))}
-        if (found := nearest(name, deeper)) is not None:
-            help = f"did you mean {prefix}{deeper[found]}?"
+    deeper = {path.rpartition(".")[2]: path for path, _ in reversed(list(leaves(tree)))}
+    found = name if name in deeper else nearest(name, deeper) if nearest(name, known) is None else None
+    if found is not None:  # the right word in the wrong place
+        help = f"did you mean {prefix}{deeper[found]}?"
     return UserError(f"no field {name!r} in {holder}", where=where, help=help)
 
 

@@ -1,0 +1,66 @@
+"""The command-line frame: flags refused in one sentence, exit codes, help without heavy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from t5x_like.errors import Exit, did_you_mean, nearest
+
+COMMANDS = ["train", "evaluate", "infer", "export", "prepare", "inspect", "report", "quickstart", "diff"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_fast_and_needs_no_jax(command: str) -> None:
+    """U11: `--help` in under 0.7 s. CPU seconds are measured, so that a busy machine does not decide."""
+    code = (
+        f"import sys, runpy; sys.argv = ['t5x_like.{command}', '--help']\n"
+        f"try: runpy.run_module('t5x_like.{command}', run_name='__main__')\n"
+        "except SystemExit as e: code = e.code\n"
+        "import time; heavy = {'jax', 'tensorflow', 'torch', 'flax', 'orbax'} & set(sys.modules)\n"
+        "print('code', code, 'heavy', sorted(heavy), 'cpu', time.process_time())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    last = out.stdout.strip().splitlines()[-1]
+    assert last.startswith("code 0 heavy []"), last + out.stderr
+    assert float(last.rpartition(" ")[2]) < 0.7, last
+    assert f"python -m t5x_like.{command}" in out.stdout, "help must show the command by example"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_misspelled_flag_is_refused_with_the_nearest(command: str) -> None:
+    known = run(f"t5x_like.{command}", "--help").stdout
+    flag = next(line.split()[0] for line in known.splitlines() if line.startswith("  --"))
+    out = run(f"t5x_like.{command}", flag[:-2] + flag[-1] + flag[-2] + "x=1")
+    assert out.returncode == Exit.USAGE
+    assert f"did you mean {flag}?" in out.stderr
+    assert "Traceback" not in out.stderr and out.stdout == ""
+
+
+def test_a_stray_word_is_refused() -> None:
+    out = run("t5x_like.report", "runs/x")
+    assert out.returncode == Exit.USAGE and "unexpected word 'runs/x'" in out.stderr
+
+
+def test_nearest() -> None:
+    assert nearest("ADAMW", ["AdamW", "Adafactor"]) == "AdamW"
+    assert nearest("zzz", ["AdamW", "Adafactor"]) is None
+    assert did_you_mean("zzz", ["b", "a"]) == "choose one of: a, b"
+
+
+def test_start_of_a_command_in_wall_time() -> None:
+    best = min(_seconds() for _ in range(5))
+    assert best < 0.7
+
+
+def _seconds() -> float:
+    started = time.perf_counter()
+    run("t5x_like.train", "--help")
+    return time.perf_counter() - started

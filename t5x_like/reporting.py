@@ -18,7 +18,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem } .quiet { color: #666 }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .35rem .75rem .35rem 0;
-  border-bottom: 1px solid #ddd; vertical-align: top } 
+  border-bottom: 1px solid #ddd; vertical-align: top }
   td.number { text-align: right; font-variant-numeric: tabular-nums }
 mark { background: #fde68a; padding: 0 .15em } svg { width: 100%; height: auto }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 13px }

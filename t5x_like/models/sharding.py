@@ -1,0 +1,71 @@
+"""The one place where a model speaks of devices: hints on activations, nothing at all without rules.
+
+A model names the axes of an activation (`constrain(x, "batch", "length", "mlp")`); the training core says what
+mesh axes those names mean (`with logical_rules(mesh, rules): ...`). Names used by the models of this package:
+
+- parameters: `vocab embed heads mlp layers relpos_buckets`
+- activations: `batch length embed heads mlp vocab`, and None for an axis that stays whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator, Sequence
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+MeshAxes = str | tuple[str, ...] | None
+Rules = Sequence[tuple[str, MeshAxes]]
+"""(logical name, mesh axis or axes); the first rule of a name whose mesh axes are all free is taken."""
+
+_ACTIVE: contextvars.ContextVar[tuple[Mesh, Rules] | None] = contextvars.ContextVar(
+    "logical_rules", default=None
+)
+
+
+@contextlib.contextmanager
+def logical_rules(mesh: Mesh, rules: Rules) -> Iterator[None]:
+    """Inside, `constrain` places activations on `mesh` by `rules`. Hold it while the function is traced."""
+    token = _ACTIVE.set((mesh, tuple(rules)))
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def partition_spec(
+    names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, rules: Rules
+) -> PartitionSpec:
+    """The mesh axes of an array whose dimensions carry these logical names.
+
+    A dimension stays whole where no rule names it, where its mesh axes are already taken by an earlier dimension,
+    or where they do not divide it (6 heads over 4 devices).
+    """
+    taken: set[str] = set()
+    spec: list[MeshAxes] = []
+    for name, size in zip(names, shape, strict=True):
+        chosen: MeshAxes = None
+        for rule_name, axes in rules:
+            group = (axes,) if isinstance(axes, str) else (axes or ())
+            if rule_name != name or taken & set(group):
+                continue
+            if size % math.prod(mesh.shape[a] for a in group) == 0:
+                chosen = axes
+                taken |= set(group)
+            break
+        spec.append(chosen)
+    return PartitionSpec(*spec)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """`x`, pinned to the mesh by the logical names of its dimensions; `x` itself outside `logical_rules`."""
+    active = _ACTIVE.get()
+    if active is None:
+        return x
+    mesh, rules = active
+    return jax.lax.with_sharding_constraint(
+        x, NamedSharding(mesh, partition_spec(names, x.shape, mesh, rules))
+    )

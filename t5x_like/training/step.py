@@ -1,0 +1,147 @@
+"""The train step and the evaluation step: pure, jitted functions over a mesh.
+
+    state, sums = train_step(state, batch)        # state is donated
+    sums = eval_step(params, batch)
+
+`sums` maps a name to (sum, weight), both on the device: add them up over steps, divide once when they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from t5x_like.models.sharding import Rules, logical_rules
+from t5x_like.objectives.base import Losses, Objective
+from t5x_like.training import state as states
+from t5x_like.training.optimizers import Optimizer
+from t5x_like.training.partitioning import BATCH_AXES, RULES, batch_sharding, replicated
+from t5x_like.training.schedules import Schedule
+from t5x_like.training.state import Model, TrainState
+
+DeviceBatch = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Losses]]
+EvalStep = Callable[[Any, DeviceBatch], Losses]
+
+
+def make_train_step(
+    model: Model,
+    objective: Objective,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    mesh: jax.sharding.Mesh,
+    *,
+    microbatches: int = 1,
+    seed: int = 0,
+    clip_global_norm: float | None = None,
+    rules: Rules = RULES,
+) -> TrainStep:
+    """A jitted `(state, batch) -> (state, sums)`; it donates the state and can be lowered ahead of time.
+
+    The loss that is minimised is sum / weight over the whole batch: losses, weights and gradients are summed over
+    microbatches, rows and devices and divided once, so that none of these changes the update. Where the loss or
+    the gradient is not finite, parameters and optimizer state stay as they were, and `step` and `skipped` go up.
+
+    Args:
+      model, objective, optimizer, schedule: of the run; the schedule knows its length (`schedule.over`).
+      mesh: from `partitioning.Mesh.build`.
+      microbatches: parts of the batch that are worked on one after the other; memory for time.
+      seed: of dropout: the masks of a step are a function of (seed, step, microbatch).
+      clip_global_norm: gradients are scaled down to this norm (Pascanu et al. 2013); None clips nothing.
+      rules: logical axis names -> mesh axes.
+
+    Returns:
+      The step. Its sums hold those of `objective.loss`, and with weight 1 a step `grad_norm` (of the mean loss,
+      before clipping), `learning_rate`, and `nonfinite` (1 where the update was skipped). A skipped step adds
+      (0, 0) to all but the last, so that one bad batch does not spoil the mean of a hundred.
+    """
+    transformation = optimizer.build(schedule, model.logical_axes())
+    placed = jax.tree.map(
+        lambda leaf: leaf.sharding, states.abstract(model, optimizer, schedule, mesh, rules)
+    )
+
+    def gradients(params: Any, batch: DeviceBatch, key: Array) -> tuple[Any, Losses]:
+        """Gradient of the summed loss, laid out as the parameters are, and all sums."""
+
+        def total(params: Any) -> tuple[Float[Array, ""], Losses]:
+            losses = objective.loss(model, params, batch, {"dropout": key})
+            return losses["loss"][0], losses
+
+        grads, losses = jax.grad(total, has_aux=True)(params)
+        return jax.lax.with_sharding_constraint(grads, placed.params), losses
+
+    def accumulated(params: Any, batch: DeviceBatch, key: Array) -> tuple[Any, Losses]:
+        if microbatches == 1:
+            return gradients(params, batch, jax.random.fold_in(key, 0))
+
+        def add(sums: Any, item: tuple[Any, Array]) -> tuple[Any, None]:
+            part, index = item
+            return jax.tree.map(jnp.add, sums, gradients(params, part, jax.random.fold_in(key, index))), None
+
+        parts = {name: _split(rows, microbatches, mesh) for name, rows in batch.items()}
+        first = jax.tree.map(lambda x: x[0], parts)
+        zeros = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradients, params, first, key)
+        )
+        return jax.lax.scan(add, zeros, (parts, jnp.arange(microbatches)))[0]
+
+    def train_step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Losses]:
+        with logical_rules(mesh, rules):
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            grads, losses = accumulated(state.params, batch, key)
+        with jax.named_scope("optimizer"):
+            loss, weight = losses["loss"]
+            grads = jax.tree.map(lambda g: g / weight, grads)
+            norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+            finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+            if clip_global_norm is not None:
+                shrink = jnp.minimum(1.0, clip_global_norm / norm)
+                grads = jax.tree.map(lambda g: g * shrink, grads)
+            updates, opt_state = transformation.update(grads, state.opt_state, state.params)
+            params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), state.params, updates)
+            rate = schedule(state.step - state.skipped)
+        sums = {**losses, "grad_norm": (norm, jnp.ones(())), "learning_rate": (rate, jnp.ones(()))}
+        sums = _select(finite, sums, jax.tree.map(jnp.zeros_like, sums))
+        sums["nonfinite"] = (1.0 - finite.astype(jnp.float32), jnp.ones(()))
+        return TrainState(
+            step=state.step + 1,
+            params=_select(finite, params, state.params),
+            opt_state=_select(finite, opt_state, state.opt_state),
+            skipped=state.skipped + (~finite).astype(jnp.int32),
+        ), sums
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(placed, batch_sharding(mesh)),
+        out_shardings=(placed, replicated(mesh)),
+    )
+
+
+def make_eval_step(
+    model: Model, objective: Objective, mesh: jax.sharding.Mesh, *, rules: Rules = RULES
+) -> EvalStep:
+    """A jitted `(params, batch) -> sums` by teacher forcing, without dropout; nothing is donated."""
+
+    def eval_step(params: Any, batch: DeviceBatch) -> Losses:
+        with logical_rules(mesh, rules):
+            return objective.loss(model, params, batch, None)
+
+    return jax.jit(eval_step, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))
+
+
+def _split(
+    rows: Float[Array, "B ..."], parts: int, mesh: jax.sharding.Mesh
+) -> Float[Array, "parts B/parts ..."]:
+    """Part m takes the rows m, m + parts, ...: each device then splits the rows that it holds, and none move."""
+    split = rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
+
+
+def _select(condition: Bool[Array, ""], then: Any, otherwise: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), then, otherwise)

@@ -1,0 +1,520 @@
+"""The token dataset: flat token arrays with document and sentence offsets, a tokenizer and a manifest.
+
+A folder holds
+  manifest.json             counts, sizes, checksums, vocabulary, provenance; written last
+  tokenizer/                the tokenizer's files
+  train-00000.tokens ...    ids, little-endian uint16 (uint32 from 65,537 ids on), documents end to end
+  train.documents           int64: first token of each document, then the number of tokens
+  train.sentences           int64: first token of each sentence
+and the same for every other split. A local folder is memory-mapped, a URL (`gs://...`) is read by ranges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import xxhash
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from jaxtyping import Int32, Int64, Integer
+from numpy.lib.stride_tricks import sliding_window_view
+
+from t5x_like.data.example import Vocabulary
+from t5x_like.data.tokenizers import Tokenizer, load_tokenizer
+from t5x_like.errors import Exit, UserError, did_you_mean
+
+FORMAT = "t5x_like token dataset"
+VERSION = 1
+SHARD_TOKENS = 1 << 28
+"""Tokens in a shard file (512 MiB of uint16)."""
+
+_MAX_MANIFEST = 64 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class TokenSplit:
+    """One split: a flat array of tokens, addressed by position.
+
+    Attributes:
+      num_tokens, num_documents: counts.
+      document_offsets: [D+1] first token of each document, then `num_tokens`.
+      sentence_offsets: [S] first token of each sentence, ascending.
+    """
+
+    def __init__(self, folder: _Folder, name: str, entry: Mapping[str, Any], dtype: np.dtype):
+        self.name = name
+        self.num_tokens: int = entry["tokens"]
+        self.num_documents: int = entry["documents"]
+        self._folder, self._entry, self._dtype = folder, entry, dtype
+        self._names = [shard["file"] for shard in entry["shards"]]
+        sizes = [shard["tokens"] for shard in entry["shards"]]
+        self._bounds = np.cumsum([0, *sizes])
+        self._arrays = None if folder.remote else [folder.array(name, dtype) for name in self._names]
+
+    @functools.cached_property
+    def document_offsets(self) -> Int64[np.ndarray, "D+1"]:
+        return self._folder.array(self._entry["document_offsets"]["file"], np.dtype("<i8"))
+
+    @functools.cached_property
+    def sentence_offsets(self) -> Int64[np.ndarray, "S"] | None:
+        entry = self._entry.get("sentence_offsets")
+        return None if entry is None else self._folder.array(entry["file"], np.dtype("<i8"))
+
+    def gather(self, starts: Integer[np.ndarray, "B"], length: int) -> Int32[np.ndarray, "B {length}"]:
+        """Spans of `length` tokens; positions are taken modulo `num_tokens`, so a span may run past the end.
+
+        Raises:
+          UserError: the split is empty.
+        """
+        if not self.num_tokens:
+            raise UserError(
+                f"split {self.name!r} has no tokens",
+                where=self._folder.path,
+                help="prepare with a larger --validation_fraction, or from more documents",
+                code=Exit.BAD_DATA,
+            )
+        starts = np.asarray(starts, np.int64) % self.num_tokens
+        out = np.empty((len(starts), length), np.int32)
+        shards = np.searchsorted(self._bounds, starts, side="right") - 1
+        slow = np.ones(len(starts), bool)
+        if self._arrays is not None:
+            inside = starts + length <= self._bounds[shards + 1]
+            for shard in np.unique(shards[inside]):
+                rows = np.flatnonzero(inside & (shards == shard))
+                windows = sliding_window_view(self._arrays[shard], length)
+                out[rows] = windows[starts[rows] - self._bounds[shard]]
+            slow = ~inside
+        pieces = [
+            (row, *piece) for row in np.flatnonzero(slow) for piece in self._pieces(int(starts[row]), length)
+        ]
+        for (row, column, *_), tokens in zip(pieces, self._read(pieces), strict=True):
+            out[row, column : column + len(tokens)] = tokens
+        return out
+
+    def _pieces(self, start: int, length: int) -> list[tuple[int, int, int, int]]:
+        """(column, shard, begin, end) of the stretches that make up a span across shards or past the end."""
+        pieces, column = [], 0
+        while column < length:
+            shard = int(np.searchsorted(self._bounds, start, side="right")) - 1
+            begin = start - int(self._bounds[shard])
+            end = min(begin + length - column, int(self._bounds[shard + 1] - self._bounds[shard]))
+            pieces.append((column, shard, begin, end))
+            column += end - begin
+            start = (start + end - begin) % self.num_tokens
+        return pieces
+
+    def _read(self, pieces: Sequence[tuple[int, int, int, int, int]]) -> list[np.ndarray]:
+        if self._arrays is not None:
+            return [self._arrays[shard][begin:end] for _, _, shard, begin, end in pieces]
+        width = self._dtype.itemsize
+        ranges = [(self._names[shard], begin * width, end * width) for _, _, shard, begin, end in pieces]
+        return [np.frombuffer(content, self._dtype) for content in self._folder.ranges(ranges)]
+
+
+class TokenDataset:
+    """An open token dataset.
+
+    Attributes:
+      path: as given to `open`.
+      manifest: the parsed manifest.json.
+      vocabulary: ids of the tokenizer that made it.
+      fingerprint: of the content: tokens, offsets and tokenizer; not of names, times or machines.
+      tokenizer_fingerprint: of the tokenizer.
+    """
+
+    def __init__(self, folder: _Folder, manifest: dict[str, Any]):
+        self._folder = folder
+        self.path = folder.path
+        self.manifest = manifest
+        ids: dict[str, Any] = dict(manifest["vocabulary"])
+        self.vocabulary = Vocabulary(sentinels=tuple(ids.pop("sentinels")), **ids)
+        self.fingerprint: str = manifest["fingerprint"]
+        self.tokenizer_fingerprint: str = manifest["tokenizer"]["fingerprint"]
+        dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[manifest["dtype"]])
+        self._splits = {
+            name: TokenSplit(folder, name, entry, dtype) for name, entry in manifest["splits"].items()
+        }
+
+    @classmethod
+    def open(cls, path: str) -> TokenDataset:
+        """Opens a local folder or an fsspec URL, and checks every file's size against the manifest.
+
+        Raises:
+          UserError: no dataset there, or one that is damaged, names the file.
+        """
+        folder = _Folder(str(path))
+        manifest = _read_manifest(folder)
+        try:
+            _check_manifest(folder, manifest)
+            return cls(folder, manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(
+                folder, "manifest.json", f"does not describe a token dataset ({error!r})"
+            ) from None
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, read on first use.
+
+        Raises:
+          UserError: its files are not those that the manifest names.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            for entry in self.manifest["tokenizer"]["files"]:
+                content = self._folder.read("tokenizer/" + entry["file"])
+                (Path(temporary) / entry["file"]).write_bytes(content)
+            tokenizer = load_tokenizer(temporary)
+        if tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise _damaged(self._folder, "tokenizer", "is not the tokenizer that made the tokens")
+        return tokenizer
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._splits)
+
+    def split(self, name: str) -> TokenSplit:
+        """A split by name.
+
+        Raises:
+          UserError: there is none of this name; the message names those there are.
+        """
+        if name not in self._splits:
+            raise UserError(
+                f"this token dataset has no split {name!r}",
+                where=self.path,
+                help=did_you_mean(name, self._splits),
+                code=Exit.BAD_DATA,
+            )
+        return self._splits[name]
+
+    def verify(self) -> None:
+        """Reads every file and compares checksums, offsets and ids with what the manifest says.
+
+        Raises:
+          UserError: names the first file that differs.
+        """
+        for entry in _file_entries(self.manifest):
+            if self._folder.checksum(entry["file"]) != entry["xxh3"]:
+                raise _damaged(self._folder, entry["file"], "has not the checksum that the manifest gives")
+        for split in self._splits.values():
+            offsets = split.document_offsets
+            sane = offsets[0] == 0 and offsets[-1] == split.num_tokens and (np.diff(offsets) >= 0).all()
+            if not sane:
+                raise _damaged(
+                    self._folder, f"{split.name}.documents", "does not ascend from 0 to the last token"
+                )
+
+
+class TokenDatasetWriter:
+    """Writes a token dataset file by file; `finish` writes the manifest. The folder must exist and be empty.
+
+    Args:
+      folder: a local folder.
+      tokenizer: saved beside the tokens.
+      splits: names of the splits, also of those that stay empty.
+      shard_tokens: tokens in a shard file.
+    """
+
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, splits: Sequence[str], *, shard_tokens: int = SHARD_TOKENS
+    ):
+        self._folder, self._tokenizer = folder, tokenizer
+        self._dtype = token_dtype(tokenizer.vocabulary)
+        self._splits = {name: _SplitWriter(folder, name, self._dtype, shard_tokens) for name in splits}
+        tokenizer.save(folder / "tokenizer")
+
+    def append(
+        self,
+        split: str,
+        ids: Integer[np.ndarray, "T"],
+        documents: Integer[np.ndarray, "D"],
+        sentences: Integer[np.ndarray, "S"],
+    ) -> None:
+        """Adds documents: their tokens end to end, and where documents and sentences begin in `ids`."""
+        self._splits[split].append(ids, documents, sentences)
+
+    def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Closes the files and writes manifest.json, which it returns."""
+        splits = {name: writer.finish() for name, writer in self._splits.items()}
+        tokenizer_files = [
+            _entry(name, len(content), xxhash.xxh3_128_hexdigest(content))
+            for name, content in sorted(self._tokenizer.files.items())
+        ]
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dtype": self._dtype.name,
+            "vocabulary": dataclasses.asdict(self._tokenizer.vocabulary),
+            "tokenizer": {"fingerprint": self._tokenizer.fingerprint, "files": tokenizer_files},
+            "splits": splits,
+            "provenance": dict(provenance),
+        }
+        manifest["fingerprint"] = _content_fingerprint(manifest)
+        write_durably(self._folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        return manifest
+
+
+class _SplitWriter:
+    def __init__(self, folder: Path, name: str, dtype: np.dtype, shard_tokens: int):
+        self._folder, self._name, self._dtype, self._shard_tokens = folder, name, dtype, shard_tokens
+        self._tokens = self._documents = self._sentences = 0
+        self._shards: list[dict[str, Any]] = []
+        self._shard: _HashedFile | None = None
+        self._document_file = _HashedFile(folder / f"{name}.documents")
+        self._sentence_file = _HashedFile(folder / f"{name}.sentences")
+
+    def append(self, ids: np.ndarray, documents: np.ndarray, sentences: np.ndarray) -> None:
+        self._document_file.write((documents + self._tokens).astype("<i8"))
+        self._sentence_file.write((sentences + self._tokens).astype("<i8"))
+        self._documents += len(documents)
+        self._sentences += len(sentences)
+        self._tokens += len(ids)
+        ids = ids.astype(self._dtype.newbyteorder("<"))
+        while len(ids):
+            if self._shard is None:
+                self._shard = _HashedFile(self._folder / f"{self._name}-{len(self._shards):05d}.tokens")
+            room = self._shard_tokens - self._shard.size // self._dtype.itemsize
+            self._shard.write(ids[:room])
+            ids = ids[room:]
+            if len(ids):
+                self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            entry = self._shard.finish()
+            self._shards.append(entry | {"tokens": entry["bytes"] // self._dtype.itemsize})
+            self._shard = None
+
+    def finish(self) -> dict[str, Any]:
+        self._close_shard()
+        self._document_file.write(np.array([self._tokens], "<i8"))
+        return {
+            "tokens": self._tokens,
+            "documents": self._documents,
+            "sentences": self._sentences,
+            "shards": self._shards,
+            "document_offsets": self._document_file.finish(),
+            "sentence_offsets": self._sentence_file.finish(),
+        }
+
+
+class _HashedFile:
+    """A file being written, with its running checksum."""
+
+    def __init__(self, path: Path):
+        self._path, self._file, self._digest = path, path.open("wb"), xxhash.xxh3_128()
+        self.size = 0
+
+    def write(self, array: np.ndarray) -> None:
+        content = array.tobytes()
+        self._file.write(content)
+        self._digest.update(content)
+        self.size += len(content)
+
+    def finish(self) -> dict[str, Any]:
+        _sync(self._file)
+        self._file.close()
+        return _entry(self._path.name, self.size, self._digest.hexdigest())
+
+
+def from_documents(
+    path: str | Path,
+    tokenizer: Tokenizer,
+    documents: Mapping[str, Sequence[str]],
+    *,
+    shard_tokens: int = SHARD_TOKENS,
+) -> TokenDataset:
+    """Writes a token dataset from texts in memory and opens it.
+
+    Args:
+      path: folder to make; it must not exist or be empty.
+      tokenizer: encodes the texts.
+      documents: split name -> texts.
+      shard_tokens: tokens in a shard file.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UserError(
+            "the folder of a new token dataset must be empty", where=str(folder), code=Exit.CANNOT_WRITE
+        )
+    writer = TokenDatasetWriter(folder, tokenizer, list(documents), shard_tokens=shard_tokens)
+    for split, texts in documents.items():
+        writer.append(split, *tokenizer.encode_documents(texts))
+    writer.finish({})
+    return TokenDataset.open(str(folder))
+
+
+def token_dtype(vocabulary: Vocabulary) -> np.dtype:
+    """uint16 where every id fits, else uint32."""
+    return np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Writes a file so that it is either absent or whole, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        _sync(file)
+    temporary.replace(path)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class _Folder:
+    """The files of a dataset, local or remote, by name."""
+
+    def __init__(self, path: str):
+        self.path = path.rstrip("/") or path
+        try:
+            self._fs, self._root = url_to_fs(self.path)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"cannot open this URL: {error}", where=path, help="gs:// needs: pip install 't5x_like[gcs]'"
+            ) from None
+        self.remote = not isinstance(self._fs, LocalFileSystem)
+
+    def _at(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where it is missing or no plain file inside the folder."""
+        if not self.remote:
+            target = Path(self._at(name)).resolve()
+            if not target.is_relative_to(Path(self._root).resolve()) or not target.is_file():
+                return None
+            return target.stat().st_size
+        try:
+            info = self._fs.info(self._at(name))
+        except FileNotFoundError:
+            return None
+        return info["size"] if info["type"] == "file" else None
+
+    def read(self, name: str, limit: int = _MAX_MANIFEST) -> bytes:
+        try:
+            with self._fs.open(self._at(name), "rb") as file:
+                content: bytes = file.read(limit + 1)
+        except OSError as error:
+            raise _damaged(self, name, f"cannot be read ({error})") from None
+        if len(content) > limit:
+            raise _damaged(self, name, f"is larger than {limit} bytes")
+        return content
+
+    def array(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """A whole file as an array: memory-mapped where local."""
+        if not self.remote:
+            path = Path(self._at(name))
+            return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
+        return np.frombuffer(self.read(name, limit=1 << 62), dtype)
+
+    def ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Byte ranges (file, begin, end), fetched together."""
+        if not ranges:
+            return []
+        names, begins, ends = zip(*ranges, strict=True)
+        try:
+            return self._fs.cat_ranges(
+                [self._at(n) for n in names], list(begins), list(ends), on_error="raise"
+            )
+        except OSError as error:
+            raise UserError(
+                f"reading the token dataset failed: {error}", where=self.path, code=Exit.IO_ERROR
+            ) from None
+
+    def checksum(self, name: str) -> str:
+        digest = xxhash.xxh3_128()
+        with self._fs.open(self._at(name), "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def _read_manifest(folder: _Folder) -> dict[str, Any]:
+    if folder.size("manifest.json") is None:
+        raise UserError(
+            "no token dataset here: there is no manifest.json",
+            where=folder.path,
+            help="python -m t5x_like.prepare --input=... --output=" + folder.path,
+            code=Exit.BAD_DATA,
+        )
+    try:
+        manifest = json.loads(folder.read("manifest.json"))
+    except (ValueError, RecursionError):
+        raise _damaged(folder, "manifest.json", "is not JSON") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise _damaged(folder, "manifest.json", "is not the manifest of a token dataset")
+    if manifest.get("version") != VERSION:
+        raise UserError(
+            f"this token dataset has format version {manifest.get('version')!r}; this program reads {VERSION}",
+            where=folder.path,
+            help="prepare it again, or use the version of t5x_like that made it",
+            code=Exit.BAD_DATA,
+        )
+    return manifest
+
+
+def _check_manifest(folder: _Folder, manifest: Mapping[str, Any]) -> None:
+    width = np.dtype(manifest["dtype"]).itemsize
+    for split in manifest["splits"].values():
+        if sum(shard["tokens"] for shard in split["shards"]) != split["tokens"]:
+            raise ValueError("shards do not add up to the split")
+        if any(shard["bytes"] != shard["tokens"] * width for shard in split["shards"]):
+            raise ValueError("a shard's bytes are not its tokens")
+        if split["document_offsets"]["bytes"] != 8 * (split["documents"] + 1):
+            raise ValueError("document offsets do not fit the number of documents")
+    if manifest["fingerprint"] != _content_fingerprint(manifest):
+        raise ValueError("fingerprint does not fit the checksums")
+    for entry in _file_entries(manifest):
+        name = entry["file"]
+        if not _NAME.fullmatch(name.removeprefix("tokenizer/")):
+            raise _damaged(folder, "manifest.json", f"names a file outside the dataset: {name!r}")
+        size = folder.size(name)
+        if size is None:
+            raise _damaged(folder, name, "is missing")
+        if size != entry["bytes"]:
+            raise _damaged(folder, name, f"has {size} bytes where the manifest says {entry['bytes']}")
+
+
+def _file_entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every file of the dataset: {file, bytes, xxh3}, names relative to the folder."""
+    entries = [entry | {"file": "tokenizer/" + entry["file"]} for entry in manifest["tokenizer"]["files"]]
+    for split in manifest["splits"].values():
+        entries += [*split["shards"], split["document_offsets"]]
+        if split.get("sentence_offsets"):
+            entries.append(split["sentence_offsets"])
+    return entries
+
+
+def _content_fingerprint(manifest: Mapping[str, Any]) -> str:
+    digest = xxhash.xxh3_128(manifest["tokenizer"]["fingerprint"].encode())
+    for name, split in sorted(manifest["splits"].items()):
+        digest.update(f"{name}:{split['tokens']}:{split['documents']}:".encode())
+        for entry in [*split["shards"], split["document_offsets"], split.get("sentence_offsets") or {}]:
+            digest.update(entry.get("xxh3", "").encode())
+    return digest.hexdigest()
+
+
+def _entry(name: str, size: int, checksum: str) -> dict[str, Any]:
+    return {"file": name, "bytes": size, "xxh3": checksum}
+
+
+def _damaged(folder: _Folder, name: str, why: str) -> UserError:
+    return UserError(
+        f"{name} {why}",
+        where=f"{folder.path}/{name}",
+        help="prepare the dataset again with --overwrite, or copy it again",
+        code=Exit.BAD_DATA,
+    )

@@ -1,0 +1,49 @@
+"""A global shuffle without a buffer: a keyed permutation of range(n), computed one index at a time.
+
+A Feistel network over the digits (left, right) of a mixed-radix number with left * right >= n (Black & Rogaway
+2002, "Ciphers with arbitrary finite domains", sections 4 and 5), walked along its cycle until it lands inside
+range(n). With left = ceil(sqrt(n)) the domain exceeds n by less than left, so that a walk is almost never needed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from t5x_like.data import counter
+
+ROUNDS = 6
+
+
+def permute(index: ArrayLike, n: int, keys: ArrayLike) -> np.ndarray:
+    """Where the permutation of range(n) named by `keys` sends `index`.
+
+    Args:
+      index: integers in [0, n), any shape.
+      n: size of the domain, at least 1.
+      keys: uint64, broadcast against `index`; each key names one permutation.
+
+    Returns:
+      int64 of the broadcast shape. For one key, index -> result is a bijection on range(n).
+    """
+    if n < 1:
+        raise ValueError(f"a permutation of {n} elements")
+    left = math.isqrt(n - 1) + 1
+    right = -(-n // left)
+    x, keys = np.broadcast_arrays(np.asarray(index).astype(np.uint64), np.asarray(keys, np.uint64))
+    rounds = counter.fold(keys[..., None], np.arange(ROUNDS))
+    x = _encrypt(x, np.uint64(left), np.uint64(right), rounds)
+    while (outside := x >= n).any():  # each walk ends: a cycle through an index inside returns to the inside
+        x[outside] = _encrypt(x[outside], np.uint64(left), np.uint64(right), rounds[outside])
+    return x.astype(np.int64)
+
+
+def _encrypt(x: np.ndarray, left: np.uint64, right: np.uint64, rounds: np.ndarray) -> np.ndarray:
+    """One pass through the network: a bijection on range(left * right)."""
+    a, b = np.divmod(x, right)
+    for i in range(0, ROUNDS, 2):
+        a = (a + counter.fold(rounds[..., i], b) % left) % left
+        b = (b + counter.fold(rounds[..., i + 1], a) % right) % right
+    return np.asarray(a * right + b)

@@ -2,7 +2,8 @@
 
 A draw depends on its name alone, so a whole batch is drawn at once, and any host, worker or restart draws the
 same. The mixer is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
-generators", figure 15), applied once for each part of the name.
+generators", figure 15), applied once for each part of the name; the draws of one key and salt are SplitMix64's
+own sequence from that state.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 def mix(x: np.ndarray) -> Keys:
     """SplitMix64's finaliser, a bijection on uint64; any shape."""
-    x = x ^ (x >> np.uint64(30))
-    x *= _MIX1
-    x ^= x >> np.uint64(27)
-    x *= _MIX2
-    x ^= x >> np.uint64(31)
-    return x
+    shape = np.shape(x)
+    x = np.atleast_1d(x)  # of scalars, NumPy's in-place operators make new ones, and warn of overflow
+    y = x >> np.uint64(30)
+    y ^= x
+    y *= _MIX1
+    shifted = y >> np.uint64(27)  # one scratch array for both shifts: allocation costs more than arithmetic
+    y ^= shifted
+    y *= _MIX2
+    np.right_shift(y, np.uint64(31), out=shifted)
+    y ^= shifted
+    return y.reshape(shape)[()]
 
 
 def fold(key: ArrayLike, data: ArrayLike) -> Keys:

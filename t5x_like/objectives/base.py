@@ -51,6 +51,8 @@ class Objective(Protocol):
         (`vocabulary` is None while the tokenizer is not known yet)."""
         ...
 
-    def loss(self, model: Any, params: Any, batch: dict[str, jax.Array], rngs: dict[str, jax.Array] | None) -> Losses:
+    def loss(
+        self, model: Any, params: Any, batch: dict[str, jax.Array], rngs: dict[str, jax.Array] | None
+    ) -> Losses:
         """Device half: loss and metric sums; `rngs=None` switches dropout off."""
         ...

@@ -1,0 +1,93 @@
+"""Trains a run: from scratch, from where it stopped, or from the weights of another.
+
+  python -m t5x_like.train --config=t5/tiny --data=data/books --workdir=runs/a
+  python -m t5x_like.train --config=t5/small --set=optimizer=AdamW --set=model.dropout=0.1 --data=DIR --workdir=DIR
+  python -m t5x_like.train --config=runs/a/config.json --workdir=runs/b
+
+The same command again continues where the run stopped, or says that it is done. SIGTERM and Ctrl-C finish the
+step, save and leave with exit code 75; a second one leaves at once. Some values may change when a run is continued
+(steps, log_every, evaluation.*, checkpoints.*, mesh.*, data.workers, data.prefetch); others are refused, and
+--fresh begins anew and keeps the old run beside it.
+
+On Linux CPUs the process starts itself anew once, with huge pages in malloc (a sixth faster; T5X_LIKE_NO_REEXEC=1
+prevents it). Compiled programs are kept in ~/.cache/t5x_like, or where JAX_COMPILATION_CACHE_DIR says
+(JAX_ENABLE_COMPILATION_CACHE=false keeps none).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.errors import UserError
+
+FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string(
+    "config", None, "family/file:function of configs/, FILE.py:function, config.json or a run", flag_values=FLAGS
+)
+_SET = flags.DEFINE_multi_string("set", [], "path=value, such as model.d_model=128; repeatable", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", None, "run directory", flag_values=FLAGS)
+_DATA = flags.DEFINE_string(
+    "data", None, "token dataset(s) of t5x_like.prepare, with commas; short for --set=data.sources=", flag_values=FLAGS
+)
+_STEPS = flags.DEFINE_integer("steps", None, "short for --set=steps=", lower_bound=0, flag_values=FLAGS)
+_FRESH = flags.DEFINE_bool("fresh", False, "move a run that is in --workdir aside and begin anew", flag_values=FLAGS)
+_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print every value of the run and stop", flag_values=FLAGS)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", None, "split the CPU into this many devices, to try out meshes", lower_bound=1, flag_values=FLAGS
+)
+
+CACHE_BYTES = 1 << 30
+"""Compiled programs are kept up to this size; those not used for longest go first."""
+
+
+def main(argv: list[str]) -> int:
+    """Reads the flags, and calls `training.loop.train`."""
+    del argv
+    if _CONFIG.value is None:
+        raise UserError("which configuration?", where="--config", help="--config=t5/tiny, for example")
+    if _CPU_DEVICES.value:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value)
+    from t5x_like import config
+
+    overrides = list(_SET.value)
+    if _DATA.value is not None:
+        overrides.append(f"data.sources={_DATA.value}")
+    if _STEPS.value is not None:
+        overrides.append(f"steps={_STEPS.value}")
+    run = config.load(_CONFIG.value, overrides)
+    if _PRINT_CONFIG.value:
+        print(config.describe(run, all_values=True))
+        return 0
+    if _WORKDIR.value is None:
+        raise UserError("where shall the run be kept?", where="--workdir", help="--workdir=runs/NAME")
+
+    from t5x_like.training import loop
+
+    _keep_compiled_programs()
+    return loop.train(run, _WORKDIR.value, fresh=_FRESH.value)
+
+
+def _keep_compiled_programs() -> None:
+    """A cache for XLA, so that a second start need not compile again. It holds code that this user's jax runs: so
+    it lies in the user's own cache folder, never in a run directory, which may come from somebody else."""
+    import jax
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax logs what we report ourselves
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t5x_like" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+if __name__ == "__main__":
+    if not {"--help", "-h", "--print_config"} & set(sys.argv):
+        cli.use_huge_pages()
+    cli.run(main, FLAGS)

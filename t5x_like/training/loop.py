@@ -1,0 +1,321 @@
+"""The training loop: set up, step, report, validate, save, stop.
+
+    with prefetch(...) as stream:
+        for step, batch in stream:
+            ... validate and save the state that `step` starts from, where due
+            state, sums = train_step(state, batch)
+
+The host stays one step ahead of the device: after step t has been dispatched it waits for step t - 1, so the device
+never waits for the host, memory does not fill with queued batches, and the clock tells the truth. Metrics are read
+once in `log_every` steps.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from t5x_like.data.batches import Batches
+from t5x_like.data.prefetch import Prefetch, prefetch
+from t5x_like.errors import Exit, UserError
+from t5x_like.training import partitioning, start
+from t5x_like.training import state as states
+from t5x_like.training.checkpoints import Record, Store
+from t5x_like.training.interrupts import Interrupts
+from t5x_like.training.meter import Meter, mean, step_flops
+from t5x_like.training.metrics import Metrics
+from t5x_like.training.progress import Eta, Progress, duration, quantity
+from t5x_like.training.run_dir import RunDir, open_for_training
+from t5x_like.training.screen import first_screen
+from t5x_like.training.state import TrainState
+from t5x_like.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
+
+if TYPE_CHECKING:
+    from t5x_like.config import Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Validation by teacher forcing.
+
+    Attributes:
+      every: steps between two validations; 0 validates never. The last step is always validated, and with
+        `checkpoints.keep_best` every checkpoint.
+      batches: of the validation split, always the same ones.
+    """
+
+    every: int = 500
+    batches: int = 20
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("batches", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}",
+                                where=f"evaluation.{name}")
+
+
+def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
+    """Trains `run` in `workdir`, from where an earlier call left off.
+
+    Args:
+      run: checked, as `config.load` returns it.
+      workdir: the run directory.
+      fresh: moves a run that is already there aside.
+
+    Returns:
+      `DONE`, or `INTERRUPTED` after SIGTERM or Ctrl-C: saved, and the same call continues.
+
+    Raises:
+      UserError: what a person can mend, before anything is compiled wherever that is possible.
+    """
+    with open_for_training(workdir, fresh=fresh) as directory, Interrupts() as interrupts:
+        changes = start.agree(run, directory)
+        store = Store(directory.checkpoints, run.checkpoints)
+        record = store.newest_good()
+        if record is not None and record.step >= run.steps:
+            print(f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
+                  "--set=steps=N goes on to step N; --fresh begins anew")
+            return Exit.DONE
+        setup = _set_up(run, directory, record)
+        store.sweep(record)
+        print(first_screen(run, setup.batches, setup.mesh, directory, setup.start))
+        for change in changes:
+            print(f"changed    {change}")
+        return _Loop(run, directory, setup, store, interrupts).run(record)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Setup:
+    """What a run needs apart from its state."""
+
+    mesh: jax.sharding.Mesh
+    rows: slice
+    batches: Batches
+    validation: Batches | None
+    train_step: TrainStep
+    eval_step: EvalStep
+    start: int
+
+
+def _set_up(run: Run, directory: RunDir, record: Record | None) -> _Setup:
+    """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk."""
+    from t5x_like import config
+
+    mesh = run.mesh.build()
+    partitioning.check_batch(run.batch_size, run.microbatches, mesh)
+    batches = Batches(run.data, run.objective, run.batch_size, run.seed)
+    run.objective.check(run.model, batches.vocabulary)
+    validation = None
+    if run.evaluation.every:
+        validation = Batches(run.data, run.objective, run.batch_size, run.seed, split="validation")
+    if record is not None:
+        start.check_data(record, batches, directory)
+    try:
+        directory.describe(config.to_json(run), config.describe(run), [str(d) for d in mesh.devices.flat])
+        batches.tokenizer.save(directory.tokenizer)
+    except OSError as e:
+        raise UserError(f"the run directory cannot be written: {e}", where=str(directory.path),
+                        code=Exit.CANNOT_WRITE) from None
+    return _Setup(
+        mesh=mesh,
+        rows=partitioning.host_rows(run.batch_size, mesh),
+        batches=batches,
+        validation=validation,
+        train_step=make_train_step(
+            run.model, run.objective, run.optimizer, run.schedule.over(run.steps), mesh,
+            microbatches=run.microbatches, seed=run.seed, clip_global_norm=run.clip_global_norm,
+        ),
+        eval_step=make_eval_step(run.model, run.objective, mesh),
+        start=record.step if record else 0,
+    )  # fmt: skip
+
+
+def validate(eval_step: EvalStep, params: Any, batches: Batches, mesh: jax.sharding.Mesh, most: int | None = None
+             ) -> dict[str, float]:
+    """Means over the first `most` batches of a validation split (None: all of it), and `perplexity`."""
+    rows = partitioning.host_rows(batches.batch_size, mesh)
+    steps = range(batches.num_batches if most is None else min(most, batches.num_batches))
+    sums = [eval_step(params, partitioning.shard_batch(batches(step, rows), mesh)) for step in steps]
+    values = mean(jax.device_get(sums))
+    return values | {"perplexity": math.exp(min(values.get("cross_entropy", values["loss"]), 700.0))}
+
+
+class _Loop:
+    """One call of `train`, from the compiled step to the last checkpoint."""
+
+    def __init__(self, run: Run, directory: RunDir, setup: _Setup, store: Store, interrupts: Interrupts):
+        self.config, self.directory, self.setup, self.store, self.interrupts = run, directory, setup, store, interrupts
+        self.eta, self.progress = Eta(), Progress(setup.start, run.steps)
+        self.metrics = Metrics(directory, setup.start)
+        self.validated: tuple[int, float | None] = (-1, None)
+        self.told_saved: int | None = None
+        store.say = self.progress.say
+
+    def run(self, record: Record | None) -> Exit:
+        """Steps from the record (or from 0) to the end of the run, or to an interrupt."""
+        run, setup = self.config, self.setup
+        features = setup.batches.features
+        with (
+            contextlib.closing(self.metrics),
+            prefetch(setup.batches, setup.start, run.steps, setup.rows, run.data.workers, run.data.prefetch) as stream,
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+        ):
+            compiling = pool.submit(self._compile)  # while the first batches are made and the state is read
+            state, told = start.begin(run, setup.mesh, self.store, record)
+            print(*told, sep="\n", flush=True)
+            self.directory.event("resumed" if record else "started", step=setup.start, told=told)
+            self.meter = Meter(record.tokens if record else 0, int(jax.device_get(state.skipped)),
+                               step_flops(run.model, features, run.batch_size), setup.batches.vocabulary.pad, features)
+            with self.progress:
+                self.progress.phase("compiling")
+                train_step = compiling.result()
+                self.progress.phase(None)
+                self.meter.reset_clock()
+                return self._finish(*self._steps(train_step, state, stream))
+
+    def _compile(self) -> Any:
+        """The train step for this very state and batch, ahead of their existence."""
+        run, setup = self.config, self.setup
+        wanted = states.abstract(run.model, run.optimizer, run.schedule.over(run.steps), setup.mesh)
+        sharding = partitioning.batch_sharding(setup.mesh)
+        batch = {name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
+                 for name, feature in setup.batches.features.items()}
+        return setup.train_step.lower(wanted, batch).compile()
+
+    def _steps(self, train_step: TrainStep, state: TrainState, stream: Prefetch) -> tuple[int, TrainState]:
+        """The loop itself; returns the step it came to, and its state."""
+        step, before = self.setup.start, None
+        while step < self.config.steps and not self.interrupts.raised:
+            if step > self.setup.start:
+                self._visit(step, state)
+            asked = time.perf_counter()
+            _, batch = next(stream)
+            waited = time.perf_counter() - asked
+            placed = partitioning.shard_batch(batch, self.setup.mesh)
+            with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, sums = train_step(state, placed)
+            jax.block_until_ready(before)
+            if step % self.config.log_every == 0:
+                self._report(step)
+            self.meter.add(sums, batch, waited)
+            step, before = step + 1, sums
+        return step, state
+
+    def _visit(self, step: int, state: TrainState) -> None:
+        """What is due between two steps, on the state that `step` starts from."""
+        evaluation, checkpoints = self.config.evaluation, self.config.checkpoints
+        save = step % checkpoints.every == 0
+        if evaluation.every and (step % evaluation.every == 0 or (save and checkpoints.keep_best)):
+            self._validate(step, state)
+        if save:
+            self._save(step, state)
+        self.store.poll()
+        self._tell_saved()
+
+    def _finish(self, step: int, state: TrainState) -> Exit:
+        """The last checkpoint, and a word on how things stand."""
+        run, done = self.config, step >= self.config.steps
+        if done and run.evaluation.every:
+            self._validate(step, state)
+        if step > self.setup.start:
+            self._save(step, state)
+            self.store.wait()
+            self._tell_saved()
+            if self.store.saved != step:
+                raise UserError(f"the last checkpoint, of step {step}, could not be saved", code=Exit.IO_ERROR,
+                                where=str(self.directory.path), help="make room on the disk; the same command goes on "
+                                "from the checkpoint before")
+        self.directory.event("done" if done else "interrupted", step=step, signal=self.interrupts.raised)
+        if done:
+            self.progress.say(f"done: {step} steps; evaluate with: python -m t5x_like.evaluate "
+                              f"--workdir={self.directory.path}")
+            return Exit.DONE
+        self.progress.say(f"{self.interrupts.raised}: step {step} of {run.steps} is saved; the same command continues")
+        return Exit.INTERRUPTED
+
+    # ---- the parts ----
+
+    def _report(self, step: int) -> None:
+        """Reads the metrics of the steps up to `step`, and stops where none of them can be used any more."""
+        run, meter = self.config, self.meter
+        if not meter.steps:
+            return
+        steps, skipped = meter.steps, meter.skipped
+        values, seconds = meter.report()
+        self.eta.stepped(steps, seconds)
+        self.metrics.write(step, "train", values)
+        every = run.evaluation.every
+        left = self.eta.seconds(run.steps - step, -(-run.steps // every) - step // every if every else 0)
+        self.progress.update(
+            step,
+            loss=f"{values['loss']:.4g}",
+            speed=f"{quantity(values['tokens_per_second'])} tokens/s, {values['step_seconds']:.3g} s/step, "
+                  f"{quantity(values['model_flops_per_second'])}FLOP/s",
+            eta=duration(left or 0.0),
+        )  # fmt: skip
+        if meter.skipped > skipped:
+            self.directory.event("skipped", step=step, updates=meter.skipped - skipped)
+            self.progress.say(f"warning: {meter.skipped - skipped} of {steps} updates up to step {step} were skipped: "
+                              "the loss or the gradient was not finite")
+        if meter.nonfinite_in_a_row >= run.max_nonfinite_steps:
+            self._stop_nonfinite(step, f"the last {meter.nonfinite_in_a_row} losses or gradients were not finite")
+
+    def _stop_nonfinite(self, step: int, what: str) -> NoReturn:
+        self.directory.event("stopped", step=step, reason=what)
+        self.store.wait()
+        raise UserError(f"{what}: stopped at step {step}", where=str(self.directory.path), code=Exit.INTERNAL,
+                        help="lower the learning rate, set clip_global_norm=1.0 or model.dtype=float32; every "
+                             "checkpoint that was saved is finite")
+
+    def _validate(self, step: int, state: TrainState) -> None:
+        if self.setup.validation is None:
+            return
+        self._report(step)
+        self.progress.phase("validating")
+        began = time.perf_counter()
+        values = validate(self.setup.eval_step, state.params, self.setup.validation, self.setup.mesh,
+                          self.config.evaluation.batches)
+        self.eta.evaluated(time.perf_counter() - began)
+        self.progress.phase(None)
+        self.validated = (step, values["loss"])
+        self.metrics.write(step, "eval", values)
+        self.directory.event("validated", step=step, loss=values["loss"])
+        self.progress.update(step, validation=f"{values['loss']:.4g} at {step}")
+        self.meter.reset_clock()
+
+    def _save(self, step: int, state: TrainState) -> None:
+        from t5x_like import config
+
+        self._report(step)
+        if not jax.device_get(_all_finite(state.params)):
+            self._stop_nonfinite(step, "the parameters are not finite")
+        record = Record(
+            step=step,
+            tokens=self.meter.tokens_seen,
+            validation_loss=self.validated[1] if self.validated[0] == step else None,
+            config=start.config_hash(config.to_json(self.config)),
+            tokenizer=self.setup.batches.tokenizer_fingerprint,
+            data=self.setup.batches.fingerprint,
+        )
+        self.progress.phase("saving")
+        self.store.save(record, state)
+        self.progress.phase(None)
+
+    def _tell_saved(self) -> None:
+        if self.store.saved != self.told_saved:
+            self.told_saved = self.store.saved
+            self.directory.event("saved", step=self.told_saved)
+            self.progress.update(self.progress.step, saved=str(self.told_saved))
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))

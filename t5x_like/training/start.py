@@ -1,0 +1,129 @@
+"""What a run starts from: its own newest checkpoint, the weights of another model, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from t5x_like.data.batches import Batches
+from t5x_like.errors import Exit, UserError
+from t5x_like.models import stack
+from t5x_like.training import checkpoints, state
+from t5x_like.training.checkpoints import Record, Store
+from t5x_like.training.progress import duration
+from t5x_like.training.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from t5x_like.config import Run
+
+CHANGEABLE = re.compile(
+    r"name|steps|log_every|max_nonfinite_steps|evaluation(\..*)?|checkpoints(\..*)?|mesh(\..*)?"
+    r"|data\.(workers|prefetch)|data\.sources\.\d+\.path"
+)
+"""What may differ when a run is resumed. A moved data set is the same by its fingerprint; another mesh sees the
+same examples and the same arithmetic up to rounding. All else would make it another run."""
+
+
+def agree(run: Run, directory: RunDir) -> list[str]:
+    """Compares a run with the one that its directory was made for; returns the changes that are taken over.
+
+    Raises:
+      UserError: a field differs that decides what is trained; shows both values.
+    """
+    from t5x_like import config, typed
+
+    if not directory.config.is_file():
+        return []
+    earlier = config.from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
+    changes = typed.diff(earlier, run)
+    steps_matter = run.schedule.over(run.steps) != run.schedule.over(earlier.steps)
+    refused = [change for change in changes
+               if not CHANGEABLE.fullmatch(change[0]) or (change[0] == "steps" and steps_matter)]
+    if refused:
+        shown = [f"  {path}: {old} in the run, {new} now" for path, old, new in refused[:8]]
+        more = [f"  and {len(refused) - 8} more"] if len(refused) > 8 else []
+        note = ["  (the schedule depends on the number of steps)"] if refused[0][0] == "steps" else []
+        raise UserError("\n".join(["this directory holds a run with another configuration", *shown, *more, *note]),
+                        where=str(directory.config),
+                        help="--fresh moves that run aside and begins anew; or name another --workdir")
+    return [f"{path}: {old} -> {new}" for path, old, new in changes]
+
+
+def config_hash(config_json: str) -> str:
+    """Of a configuration, for the records of checkpoints."""
+    return hashlib.sha256(config_json.encode()).hexdigest()[:32]
+
+
+def check_data(record: Record, batches: Batches, directory: RunDir) -> None:
+    """Raises `UserError` where a checkpoint was trained with another tokenizer or on other data; shows both."""
+    for name, saved, now in (("tokenizer", record.tokenizer, batches.tokenizer_fingerprint),
+                             ("data", record.data, batches.fingerprint)):
+        if saved != now:
+            raise UserError(f"the {name} is not that of checkpoint {record.step}: fingerprint {saved} in the "
+                            f"checkpoint, {now} now", where=str(directory.path), code=Exit.BAD_DATA,
+                            help="give the data the run was begun with; or begin another run from these weights: "
+                                 f"--workdir=OTHER --set=init_from={directory.path}")
+
+
+def begin(run: Run, mesh: jax.sharding.Mesh, store: Store, record: Record | None) -> tuple[state.TrainState, list[str]]:
+    """The state to start from, on its devices, and lines that say where it came from."""
+    schedule = run.schedule.over(run.steps)
+    if record is not None:
+        wanted = state.abstract(run.model, run.optimizer, schedule, mesh)
+        age = duration(max(0.0, time.time() - record.saved))
+        return store.restore(record, wanted), [f"resuming step {record.step} of {run.steps}, saved {age} ago"]
+    fresh = state.create(run.model, run.optimizer, schedule, mesh, run.seed)
+    if run.init_from is None:
+        return fresh, ["new run"]
+    params, report = warm_start(run, fresh.params, run.init_from)
+    return state.TrainState(step=fresh.step, params=params, opt_state=fresh.opt_state, skipped=fresh.skipped), report
+
+
+def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
+    """`params` with all that fits taken from a run directory or a Hugging Face directory.
+
+    Args:
+      params: fresh, on their devices; what the origin does not have stays as it is here.
+      origin: the directory.
+
+    Returns:
+      The parameters, and a report of what was matched, converted, missing, unexpected or of another shape.
+
+    Raises:
+      UserError: nothing there, or nothing fits.
+    """
+    folder = Path(origin)
+    if (folder / "checkpoints").is_dir():
+        _, found = checkpoints.restore_params(folder)
+    else:
+        from t5x_like.hub.t5 import import_t5
+
+        _, found = import_t5(origin)
+    wanted = checkpoints.paths(params)
+    layout = ""
+    if wanted.keys() != checkpoints.paths(found).keys():
+        scanned = any("/layers/" in path for path in wanted)
+        converted = stack.stack_layers(found) if scanned else stack.unstack_layers(found)
+        if checkpoints.paths(converted).keys() != checkpoints.paths(found).keys():
+            found, layout = converted, f" (layers converted to {'scanned' if scanned else 'unrolled'})"
+    given = checkpoints.paths(found)
+    fits = {path for path in wanted.keys() & given.keys() if wanted[path].shape == given[path].shape}
+    others = {path: f"{path}: {list(given[path].shape)} there, {list(wanted[path].shape)} here"
+              for path in sorted((wanted.keys() & given.keys()) - fits)}
+    report = [f"weights from {origin}: {len(fits)} of {len(wanted)} arrays matched{layout}"]
+    for label, names in (("missing there, drawn at random", sorted(wanted.keys() - given.keys())),
+                         ("not used", sorted(given.keys() - wanted.keys())),
+                         ("of another shape, drawn at random", list(others.values()))):
+        if names:
+            report.append(f"  {label}: {len(names)}: " + ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
+    if not fits:
+        raise UserError("no array of the model fits\n" + "\n".join(report), where=f"init_from={origin}",
+                        help="take the model's configuration from where the weights come from", code=Exit.BAD_DATA)
+    leaves = [jax.device_put(given[path].astype(leaf.dtype), leaf.sharding) if path in fits else leaf
+              for path, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves), report

@@ -94,7 +94,9 @@ class TokenSplit:
                 out[rows] = windows[starts[rows] - self._bounds[shard]]
             slow = ~inside
         pieces = [
-            (row, *piece) for row in np.flatnonzero(slow) for piece in self._pieces(int(starts[row]), length)
+            (row, *piece)
+            for row in np.flatnonzero(slow).tolist()
+            for piece in self._pieces(int(starts[row]), length)
         ]
         for (row, column, *_), tokens in zip(pieces, self._read(pieces), strict=True):
             out[row, column : column + len(tokens)] = tokens

@@ -1,0 +1,107 @@
+"""Compressed streams read in bounded memory, with truncation, damage and bombs told apart from the end.
+
+The file objects of `gzip`, `zstandard` and others hide some of this: zstandard's reader ends quietly inside a
+frame. The decompressor objects underneath say whether a stream ended where it should.
+"""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, Literal
+
+import zstandard
+
+Compression = Literal["gzip", "zstd", "xz"]
+
+SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
+
+# Bytes handed to a decompressor at once. zstd's worst case is 128 KiB out of 4 bytes in, so this bounds one step's
+# output by 128 MiB; ordinary text gives 12 KiB.
+_STEP = 4096
+_PLAIN = 1 << 20
+_BOMB_RATIO = 250
+_BOMB_FLOOR = 64 << 20
+
+
+class Damaged(Exception):
+    """The stream is not whole.
+
+    Attributes:
+      kind: `truncated`, `damaged` or `decompression_bomb`.
+    """
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
+
+
+def chunks(file: IO[bytes], compression: Compression | None) -> Iterator[bytes]:
+    """The decompressed content of `file` in pieces of about 1 MiB.
+
+    Several gzip members, zstd frames or xz streams in one file are read one after another; zero bytes behind the
+    last one are padding.
+
+    Raises:
+      Damaged: after everything before the damage has been yielded.
+      OSError: reading failed.
+    """
+    if compression is None:
+        while chunk := file.read(_PLAIN):
+            yield chunk
+        return
+    ready = bytearray()
+    damage: Damaged | None = None
+    pieces = _pieces(file, compression)
+    while True:
+        try:
+            ready += next(pieces)
+        except StopIteration:
+            break
+        except Damaged as error:
+            damage = error
+            break
+        if len(ready) >= _PLAIN:
+            yield bytes(ready)
+            ready.clear()
+    if ready:
+        yield bytes(ready)
+    if damage is not None:
+        raise damage
+
+
+def _pieces(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
+    decoder: Any = None
+    consumed = produced = 0
+    while block := file.read(_PLAIN):
+        for i in range(0, len(block), _STEP):
+            data = block[i : i + _STEP]
+            consumed += len(data)
+            while data:
+                if decoder is None:
+                    if consumed > len(data) and not data.strip(b"\0"):
+                        break  # padding behind the last stream
+                    decoder = _decoder(compression)
+                try:
+                    piece = decoder.decompress(data)
+                except (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError) as error:
+                    raise Damaged("damaged", f"{compression} stream is damaged: {error}") from None
+                data = decoder.unused_data if decoder.eof else b""
+                if decoder.eof:
+                    decoder = None
+                produced += len(piece)
+                if produced > _BOMB_FLOOR and produced > _BOMB_RATIO * consumed:
+                    detail = f"{produced} bytes out of {consumed}: more than {_BOMB_RATIO} to 1"
+                    raise Damaged("decompression_bomb", detail)
+                yield piece
+    if decoder is not None:
+        raise Damaged("truncated", f"{compression} stream ends in the middle, after {consumed} bytes")
+
+
+def _decoder(compression: Compression) -> Any:
+    if compression == "gzip":
+        return zlib.decompressobj(wbits=31)
+    if compression == "xz":
+        return lzma.LZMADecompressor(memlimit=1 << 30)
+    return zstandard.ZstdDecompressor().decompressobj()

@@ -1,0 +1,79 @@
+"""`tf.train.Example` on the wire, as far as text needs it, without TensorFlow.
+
+The message is `Example { features=1: Features { feature=1: map<string, Feature> } }`, where a feature is
+`bytes_list=1`, `float_list=2` or `int64_list=3` (tensorflow/core/example/{example,feature}.proto). Protocol buffer
+wire format: https://protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+
+def read_bytes(record: bytes, names: tuple[str, ...]) -> dict[str, list[bytes]]:
+    """The values of the bytes features of these names; names that the record lacks are left out.
+
+    Raises:
+      ValueError: the record is not an Example.
+    """
+    wanted = {name.encode(): name for name in names}
+    found: dict[str, list[bytes]] = {}
+    for features in _fields(record, 1):
+        for entry in _fields(features, 1):
+            key = b"".join(_fields(entry, 1))
+            if key in wanted:
+                values = [v for f in _fields(entry, 2) for items in _fields(f, 1) for v in _fields(items, 1)]
+                found[wanted[key]] = values
+    return found
+
+
+def write_bytes(features: Mapping[str, bytes]) -> bytes:
+    """An Example of one bytes value for each name."""
+    entries = [
+        _field(1, _field(1, name.encode()) + _field(2, _field(1, _field(1, value))))
+        for name, value in sorted(features.items())
+    ]
+    return _field(1, b"".join(entries))
+
+
+def _fields(message: bytes, number: int) -> Iterator[bytes]:
+    """The length-delimited fields of this number."""
+    position, end = 0, len(message)
+    while position < end:
+        tag, position = _varint(message, position)
+        kind = tag & 7
+        if kind == 2:
+            size, position = _varint(message, position)
+            if position + size > end:
+                raise ValueError("record is cut off")
+            if tag >> 3 == number:
+                yield message[position : position + size]
+            position += size
+        elif kind == 0:
+            _, position = _varint(message, position)
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"record is not a tf.train.Example (wire type {kind})")
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise ValueError("record is cut off")
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError("record is not a tf.train.Example (bad length)")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    size, length = len(content), b""
+    while True:
+        length += bytes([size & 127 | (128 if size > 127 else 0)])
+        size >>= 7
+        if not size:
+            return bytes([number << 3 | 2]) + length + content

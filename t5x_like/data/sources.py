@@ -1,0 +1,226 @@
+"""What `prepare` reads: names on the command line become a list of files with known formats.
+
+A name is a file, a glob, a folder, a URL of fsspec (`gs://bucket/*.jsonl.gz`), the word `embedded`, a TFDS dataset
+(`tfds:c4/en:train`) or a folder that TFDS prepared. Nothing is read here but listings, a probe of each file's
+first and last bytes, and TFDS's descriptions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal, cast
+
+import xxhash
+from fsspec.core import url_to_fs
+
+from t5x_like.data import text_dataset
+from t5x_like.data.compression import SUFFIXES, Compression
+from t5x_like.errors import Exit, UserError, nearest
+
+Format = Literal["text", "jsonl", "parquet", "array_record"]
+
+EMBEDDED = Path(__file__).parent / "corpora" / "public_domain_english.jsonl.xz"
+_FORMATS: dict[str, Format] = {
+    ".txt": "text",
+    ".text": "text",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".array_record": "array_record",
+}
+_PROBE = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One file of text.
+
+    Attributes:
+      name: as messages and the manifest call it.
+      url: what fsspec opens.
+      format, compression: how it is read.
+      size: bytes as stored.
+      probe: xxh3 of the first and last 64 KiB; with the size it stands for the content.
+      records: for ArrayRecord, the records [first, last) to read.
+    """
+
+    name: str
+    url: str
+    format: Format
+    compression: Compression | None
+    size: int
+    probe: str
+    records: tuple[int, int] | None = None
+
+    def open(self) -> IO[bytes]:
+        """Opens the stored bytes.
+
+        Raises:
+          UserError: the file has disappeared or cannot be read.
+        """
+        try:
+            fs, path = url_to_fs(self.url)
+            return fs.open(path, "rb")
+        except OSError as error:
+            raise unreadable(self.name, error) from None
+
+
+def unreadable(name: str, error: Exception) -> UserError:
+    """The file that was there when the run began, or that the user named, cannot be read."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UserError(
+        f"cannot read this file: {reason}",
+        where=name,
+        help="put it back or leave it out of --input; the same command then continues where it stopped",
+        code=Exit.BAD_DATA,
+    )
+
+
+def find(
+    names: Sequence[str], *, text_field: str = "text", tfds_data_dir: str | None = None
+) -> list[SourceFile]:
+    """The files that `names` stand for, in the order given, sorted within a glob or folder, each once.
+
+    Args:
+      names: see the module's description.
+      text_field: the feature of TFDS datasets that must exist.
+      tfds_data_dir: where TFDS keeps prepared datasets; TFDS's own default otherwise.
+
+    Raises:
+      UserError: a name that stands for nothing, an unknown format, a missing package.
+    """
+    if not names:
+        raise UserError(
+            "--input is missing", help="--input=embedded, or files such as --input='texts/*.jsonl.gz'"
+        )
+    found: dict[str, SourceFile] = {}
+    for name in names:
+        for file in _expand(name, text_field, tfds_data_dir):
+            found.setdefault(f"{file.url} {file.records}", file)
+    return list(found.values())
+
+
+def _expand(name: str, text_field: str, tfds_data_dir: str | None) -> list[SourceFile]:
+    if name == "embedded":
+        return [_describe(str(EMBEDDED), name="embedded")]
+    if name.startswith("tfds:"):
+        shards = text_dataset.dataset_shards(name.removeprefix("tfds:"), text_field, tfds_data_dir)
+        return [_describe(shard.path, records=(shard.first, shard.last)) for shard in shards]
+    try:
+        fs, root = url_to_fs(name)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"cannot open this URL: {error}",
+            where=name,
+            help="gs:// needs the package gcsfs: pip install 't5x_like[gcs]'",
+        ) from None
+    try:
+        if any(c in name for c in "*?["):
+            paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
+            if not paths:
+                raise UserError("no file matches", where=name, help=_near(fs, root), code=Exit.BAD_DATA)
+        elif fs.isdir(root):
+            return _folder(fs, root, name, text_field)
+        elif fs.exists(root):
+            paths = [root]
+        else:
+            raise UserError("no such file or folder", where=name, help=_near(fs, root), code=Exit.BAD_DATA)
+    except OSError as error:
+        raise unreadable(name, error) from None
+    return [_describe(_spell(fs, path, name)) for path in paths]
+
+
+def _folder(fs: Any, root: str, name: str, text_field: str) -> list[SourceFile]:
+    if "://" not in name and text_dataset.is_tfds(Path(root)):
+        shards = text_dataset.folder_shards(Path(name), None, text_field)
+        return [_describe(shard.path, records=(shard.first, shard.last)) for shard in shards]
+    paths = [path for path in sorted(fs.find(root)) if _format(path) and not _hidden(path.removeprefix(root))]
+    if not paths:
+        raise UserError(
+            "no text in this folder",
+            where=name,
+            help="files end in " + ", ".join(_FORMATS) + ", optionally followed by " + ", ".join(SUFFIXES),
+            code=Exit.BAD_DATA,
+        )
+    return [_describe(_spell(fs, path, name)) for path in paths]
+
+
+def _spell(fs: Any, path: str, name: str) -> str:
+    """A listed path as the user would write it: a URL for a URL, relative for a relative name."""
+    if "://" in name:
+        return fs.unstrip_protocol(path)
+    return path if Path(name).is_absolute() else os.path.relpath(path)
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith((".", "_")) for part in PurePosixPath(relative).parts)
+
+
+def _format(path: str) -> tuple[Format, Compression | None] | None:
+    pure = PurePosixPath(path)
+    compression = SUFFIXES.get(pure.suffix.lower())
+    if compression:
+        pure = pure.with_suffix("")
+    if "array_record" in pure.suffix:
+        return ("array_record", None) if not compression else None
+    format = _FORMATS.get(pure.suffix.lower())
+    if format is None or (compression and format == "parquet"):
+        return None
+    return format, compression
+
+
+def _describe(url: str, *, name: str | None = None, records: tuple[int, int] | None = None) -> SourceFile:
+    known = _format(url)
+    if known is None:
+        choices = [*_FORMATS, *(a + b for a in _FORMATS for b in SUFFIXES)]
+        suffix = "".join(PurePosixPath(url).suffixes[-2:])
+        near = nearest(suffix, choices)
+        raise UserError(
+            f"unknown kind of file {suffix!r}",
+            where=url,
+            help=(f"did you mean {near}? " if near else "") + "known: " + ", ".join(_FORMATS) + "; also with "
+            + ", ".join(SUFFIXES),
+            code=Exit.BAD_DATA,
+        )  # fmt: skip
+    format, compression = known
+    try:
+        fs, path = url_to_fs(url)
+        if format == "array_record" and "://" in url:
+            raise UserError(
+                "ArrayRecord files are read from a local disk only", where=url, help="copy the folder first"
+            )
+        with fs.open(path, "rb") as file:
+            digest = xxhash.xxh3_64(file.read(_PROBE))
+            size = file.seek(0, 2)
+            if size > _PROBE:
+                file.seek(max(_PROBE, size - _PROBE))
+                digest.update(file.read(_PROBE))
+    except OSError as error:
+        raise unreadable(url, error) from None
+    if format == "array_record" and records is None:
+        records = (0, text_dataset.count(url)) if size else (0, 0)
+    return SourceFile(
+        name=name or url,
+        url=url,
+        format=cast(Format, format),
+        compression=compression,
+        size=cast(int, size),
+        probe=digest.hexdigest(),
+        records=records,
+    )
+
+
+def _near(fs: Any, root: str) -> str:
+    """A file in the same folder with a name like the missing one."""
+    parent, _, wanted = root.rstrip("/").rpartition("/")
+    try:
+        names = [PurePosixPath(path).name for path in fs.ls(parent or "/", detail=False)]
+    except OSError:
+        return f"the folder {parent} does not exist either"
+    similar = fnmatch.filter(names, wanted) or [near for near in [nearest(wanted, names)] if near]
+    return f"did you mean {parent}/{similar[0]}?" if similar else f"{parent} holds nothing of a similar name"

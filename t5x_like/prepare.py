@@ -1,0 +1,143 @@
+"""Makes a token dataset from text: reads, checks, trains or takes a tokenizer, tokenises, splits.
+
+  python -m t5x_like.prepare --input=embedded --output=data/embedded --vocab_size=8192
+  python -m t5x_like.prepare --input='texts/*.jsonl.gz,notes/' --output=data/mine --validation_fraction=0.01
+  python -m t5x_like.prepare --input=tfds:c4/en:train --tfds_data_dir=/data/tfds --tokenizer=spiece.model \\
+      --output=data/c4
+
+Input: .txt, .jsonl, .json (one object a line), also with .gz, .zst or .xz behind; .parquet; globs, folders, URLs
+(gs://...); a TFDS dataset by name or by its folder; `embedded`, the corpus that comes with the package. Killed at
+any moment, the same command continues; given again when all is done, it says so. Any number of workers gives the
+same bytes. Documents that cannot be used are counted in the summary and listed in OUTPUT/rejections.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.errors import Exit
+
+FLAGS = flags.FlagValues()
+_INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string("output", None, "local folder to make", flag_values=FLAGS)
+_TEXT_FIELD = flags.DEFINE_string(
+    "text_field", "text", "JSON field, Parquet column or TFDS feature that holds the text", flag_values=FLAGS
+)
+_DOCUMENTS = flags.DEFINE_enum(
+    "documents",
+    "blank_line",
+    ["blank_line", "line", "file"],
+    "what ends a document in .txt files",
+    flag_values=FLAGS,
+)
+_BAD_INPUT = flags.DEFINE_enum(
+    "bad_input",
+    "skip",
+    ["skip", "fail", "replace"],
+    "bad documents: leave out, stop at the first, or mend (U+FFFD for invalid UTF-8, NUL taken out, over-long cut)",
+    flag_values=FLAGS,
+)
+_MAX_DOCUMENT_BYTES = flags.DEFINE_integer(
+    "max_document_bytes",
+    16 << 20,
+    "longest document, or line of JSON",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer",
+    None,
+    "an existing SentencePiece .model, Hugging Face tokenizer.json, or a folder with one; default: train one",
+    flag_values=FLAGS,
+)
+_VOCAB_SIZE = flags.DEFINE_integer(
+    "vocab_size",
+    32100,
+    "ids of the trained tokenizer, pieces and sentinels together: 32100 is T5's 32000 and 100 sentinels",
+    flag_values=FLAGS,
+)
+_MODEL_TYPE = flags.DEFINE_enum(
+    "model_type", "unigram", ["unigram", "bpe"], "of the trained tokenizer", flag_values=FLAGS
+)
+_EXTRA_IDS = flags.DEFINE_integer(
+    "extra_ids", 100, "sentinels <extra_id_i> at the top of the trained tokenizer's ids", flag_values=FLAGS
+)
+_CHARACTER_COVERAGE = flags.DEFINE_float(
+    "character_coverage",
+    0.9999,
+    "share of the characters that get a piece; the rest are unknown",
+    flag_values=FLAGS,
+)
+_BYTE_FALLBACK = flags.DEFINE_bool(
+    "byte_fallback", False, "spell unknown characters as bytes (T5 does not)", flag_values=FLAGS
+)
+_SAMPLE = flags.DEFINE_integer(
+    "tokenizer_sample_bytes",
+    None,
+    "text that the tokenizer is trained on; default: 1000 bytes for each id, at least 4 MB",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+_TFDS_DATA_DIR = flags.DEFINE_string(
+    "tfds_data_dir", None, "where TFDS keeps prepared datasets", flag_values=FLAGS
+)
+_VALIDATION_FRACTION = flags.DEFINE_float(
+    "validation_fraction",
+    0.02,
+    "share of the documents, by a hash of their text, held out",
+    flag_values=FLAGS,
+)
+_WRITE_TEXT = flags.DEFINE_string(
+    "write_text_dataset",
+    None,
+    "also write the documents as a TFDS dataset into this folder",
+    flag_values=FLAGS,
+)
+_WORKERS = flags.DEFINE_integer("workers", 0, "processes; 0: one for each core", flag_values=FLAGS)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
+)
+_JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    from t5x_like.data.documents import Settings
+    from t5x_like.data.preparation import Arguments, prepare
+    from t5x_like.data.tokenizer_training import Training
+
+    summary = prepare(
+        Arguments(
+            input=tuple(_INPUT.value or ()),
+            output=_OUTPUT.value or "",
+            tokenizer=_TOKENIZER.value,
+            training=Training(
+                vocab_size=_VOCAB_SIZE.value,
+                model_type=_MODEL_TYPE.value,
+                extra_ids=_EXTRA_IDS.value,
+                character_coverage=_CHARACTER_COVERAGE.value,
+                byte_fallback=_BYTE_FALLBACK.value,
+            ),
+            tokenizer_sample_bytes=_SAMPLE.value,
+            read=Settings(
+                text_field=_TEXT_FIELD.value,
+                documents=_DOCUMENTS.value,
+                bad_input=_BAD_INPUT.value,
+                max_document_bytes=_MAX_DOCUMENT_BYTES.value,
+            ),
+            tfds_data_dir=_TFDS_DATA_DIR.value,
+            validation_fraction=_VALIDATION_FRACTION.value,
+            write_text_dataset=_WRITE_TEXT.value,
+            workers=_WORKERS.value,
+            overwrite=_OVERWRITE.value,
+        )
+    )
+    print(json.dumps(summary.as_json()) if _JSON.value else summary)
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

@@ -16,39 +16,11 @@ from t5x_like.data.token_dataset import TokenDataset, from_documents
 from t5x_like.data.tokenizers import SentencePieceTokenizer
 from t5x_like.errors import Exit, UserError
 
-WORDS = [
-    "the",
-    "whale",
-    "and",
-    "a",
-    "ship",
-    "sailed",
-    "upon",
-    "the",
-    "great",
-    "water",
-    "while",
-    "captain",
-    "stood",
-    "near",
-    "old",
-    "mast",
-    "watching",
-    "gulls",
-    "turn",
-    "over",
-    "white",
-    "waves",
-    "one",
-    "by",
-    "one",
-    "until",
-    "evening",
-    "came",
-    "down",
-    "with",
-    "rain",
-]
+_TEXT = (
+    "the whale and a ship sailed upon the great water while captain stood near old mast watching gulls turn over "
+    "white waves one by one until evening came down with rain"
+)
+WORDS = _TEXT.split()
 
 
 def documents(count: int, seed: int = 0, most: int = 60) -> list[str]:

@@ -137,8 +137,9 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a row of a batch came from: its stream, and the source tokens of each example in it."""
+    """Where a row of a batch came from: its stream (and the number of that), the source tokens of its examples."""
 
+    number: int
     stream: Stream
     tokens: tuple[np.ndarray, ...]
 
@@ -227,7 +228,8 @@ class Batches:
         for at in np.flatnonzero(stream >= 0):
             part = self.streams[stream[at]]
             source, _, _ = part.locate(index[at : at + 1])
-            found[at] = Origin(part, tuple(t[:n] for t, n in zip(source.tokens, source.lengths, strict=True)))
+            tokens = tuple(t[:n] for t, n in zip(source.tokens, source.lengths, strict=True))
+            found[at] = Origin(int(stream[at]), part, tokens)
         return found
 
     def _lookup(self, step: int, rows: slice | None) -> tuple[np.ndarray, np.ndarray]:

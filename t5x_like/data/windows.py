@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -17,20 +16,9 @@ from jaxtyping import Bool, Int64
 from t5x_like.data import counter
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Vocabulary, Windows
+from t5x_like.data.token_dataset import TokenSplit
 
 _OFFSET = 0x0FF5E7  # salt of the draw that moves an epoch's windows
-
-
-class TokenSplit(Protocol):
-    """What windows ask of a split of a token dataset."""
-
-    @property
-    def num_tokens(self) -> int: ...
-    @property
-    def document_offsets(self) -> np.ndarray: ...
-    @property
-    def sentence_offsets(self) -> np.ndarray | None: ...
-    def gather(self, starts: np.ndarray, length: int) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""Shows what the model sees: a batch of any configuration, decoded, with its spans coloured.
+
+  python -m t5x_like.inspect --config=t5/tiny --data=DIR
+  python -m t5x_like.inspect --config=runs/one --step=41337 --rows=8 --html=batch.html
+  python -m t5x_like.inspect --config=t5/tiny --data=DIR --split=validation --json
+
+A sentinel and the span that it stands for have one colour; tokens without weight in the loss are dim. Below the
+rows: lengths, padding, masking rates and span lengths of the whole batch, and how many examples rebuild their
+source text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.errors import Exit, UserError
+
+FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string(
+    "config", None, "a configuration, a config.json or a run directory", flag_values=FLAGS
+)
+_SET = flags.DEFINE_multi_string("set", [], "override: path=value, as for train", flag_values=FLAGS)
+_DATA = flags.DEFINE_list("data", [], "token datasets, in place of the configuration's", flag_values=FLAGS)
+_SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "which split", flag_values=FLAGS)
+_STEP = flags.DEFINE_integer("step", 0, "which batch", lower_bound=0, flag_values=FLAGS)
+_ROWS = flags.DEFINE_integer("rows", 4, "rows to show", lower_bound=0, flag_values=FLAGS)
+_HTML = flags.DEFINE_string("html", None, "also write a page to this file", flag_values=FLAGS)
+_JSON = flags.DEFINE_bool("json", False, "print JSON", flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    if _CONFIG.value is None:
+        raise UserError(
+            "which configuration?", where="command line", help="--config=t5/tiny, or a run directory"
+        )
+    from rich.console import Console
+
+    from t5x_like import config, inspection, rendering
+    from t5x_like.data.batches import Batches, Source, Split
+
+    run = config.load(_CONFIG.value, _SET.value)
+    if _DATA.value:
+        sources = tuple(Source(path=path) for path in _DATA.value)
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources))
+    split: Split = "validation" if _SPLIT.value == "validation" else "train"
+    batches = Batches(run.data, run.objective, run.batch_size, run.seed, split=split)
+    run.objective.check(run.model, batches.vocabulary)
+    found = inspection.inspect(batches, _STEP.value)
+    title = f"{run.name}: batch {_STEP.value} of {split}, {run.batch_size} rows, seed {run.seed}"
+    if _HTML.value:
+        try:
+            Path(_HTML.value).write_text(rendering.to_html(found, title, _ROWS.value), encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"cannot write the page: {error}", where="--html", code=Exit.CANNOT_WRITE
+            ) from None
+    if _JSON.value:
+        print(json.dumps(inspection.to_data(found, _ROWS.value), indent=2))
+    else:
+        rendering.to_terminal(found, title, _ROWS.value, Console())
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

@@ -62,6 +62,16 @@ def bits(keys: Keys, shape: tuple[int, ...], salt: int) -> Keys:
     return fold(base.reshape(base.shape + (1,) * len(shape)), positions)
 
 
+def words(keys: Keys, count: int, salt: int) -> np.ndarray:
+    """uint32 bits [*keys.shape, count]: both halves of half as many draws of `bits`, low half first."""
+    return bits(keys, ((count + 1) // 2,), salt).astype("<u8", copy=False).view("<u4")[..., :count]
+
+
+def bits_at(keys: Keys, positions: ArrayLike, salt: int) -> Keys:
+    """The draws of `bits` at single positions: key and position broadcast against each other."""
+    return fold(fold(keys, salt), positions)
+
+
 def uniform(keys: Keys, shape: tuple[int, ...], salt: int) -> np.ndarray:
     """float64 in [0, 1), [*keys.shape, *shape]."""
     return (bits(keys, shape, salt) >> np.uint64(11)).astype(np.float64) * 2.0**-53

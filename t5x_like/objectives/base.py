@@ -25,6 +25,11 @@ class Objective(Protocol):
         """Whether windows run on across document borders (T5 span corruption) or stop at them."""
         ...
 
+    @property
+    def summary(self) -> str:
+        """One line for people, such as `span corruption 15% x 3: 568 raw -> 512 + 114`."""
+        ...
+
     def window_length(self) -> int:
         """The raw tokens that one example consumes."""
         ...

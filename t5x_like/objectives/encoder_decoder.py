@@ -180,18 +180,10 @@ class Denoiser(EncoderDecoderObjective):
         return content(inputs, vocabulary)[int(self.mode is not None) :]
 
     def check_fields(self) -> None:
-        """Raises `UserError` where a length is too small to hold anything."""
-        least = 2 + (self.mode is not None)
-        if self.inputs_length < least:
-            raise UserError(
-                f"inputs_length is {self.inputs_length}; the least that holds a token and EOS is {least}",
-                where="objective.inputs_length",
-            )
-        if self.targets_length is not None and self.targets_length < 2:
-            raise UserError(
-                f"targets_length is {self.targets_length}; the least that holds a token and EOS is 2",
-                where="objective.targets_length",
-            )
+        """Raises `UserError` where a length is too small to hold a token and EOS."""
+        check_least("inputs_length", self.inputs_length, self.inputs_length - self.room + 2)
+        if self.targets_length is not None:
+            check_least("targets_length", self.targets_length, 2)
 
     def check_targets_fit(self) -> None:
         """Raises `UserError` where `targets_length` would cut targets."""
@@ -218,6 +210,15 @@ def check_share(name: str, value: float, most: float = 1.0) -> None:
     if not (0 < value < 1 and value <= most):
         bound = f"above 0 and at most {most:g}" if most < 1 else "between 0 and 1"
         raise UserError(f"{name} is {value:g}; it must be {bound}", where=f"objective.{name}")
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    """Raises `UserError` unless value >= least."""
+    if value < least:
+        raise UserError(
+            f"{name} is {value}; the least that holds anything, EOS included, is {least}",
+            where=f"objective.{name}",
+        )
 
 
 def mode_token(mode: Mode, vocabulary: Vocabulary) -> int:

@@ -30,7 +30,7 @@ from t5x_like.objectives.span_corruption import encode_spans
 
 RANDOM_SHARE = 0.1
 """Share of the hidden tokens that the "bert" style replaces by random ids."""
-_IS_RANDOM, _RANDOM_ID = 100, 101  # salts
+_REPLACEMENT = 100  # salt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,6 @@ def _some_random(
 ) -> Int32[np.ndarray, "B W"]:
     """A tenth of the hidden places get an id uniform over the vocabulary without its special ids (sentinels are in
     it; for T5 that is [3, size)). Source: `noise_token_to_random_token_or_sentinel`."""
-    width = (ids.shape[1],)
-    chosen = hidden & (counter.uniform(keys, width, _IS_RANDOM) < RANDOM_SHARE)
     special = (
         vocabulary.pad,
         vocabulary.eos,
@@ -158,6 +156,15 @@ def _some_random(
         vocabulary.bos,
         vocabulary.mask,
         vocabulary.cls,
+        vocabulary.sep,
     )
-    ordinary = np.setdiff1d(np.arange(vocabulary.size, dtype=np.int32), [i for i in special if i is not None])
-    return np.where(chosen, ordinary[counter.integers(keys, width, _RANDOM_ID, 0, len(ordinary))], ids)
+    ordinary = np.delete(np.arange(vocabulary.size, dtype=np.int32), [i for i in special if i is not None])
+    row, column = np.nonzero(hidden)
+    draws = counter.bits_at(keys[row], column, _REPLACEMENT)
+    chosen = draws >> np.uint64(32) < np.uint64(
+        RANDOM_SHARE * 2.0**32
+    )  # the high half: whether; the low: which
+    low = draws[chosen] & np.uint64(0xFFFFFFFF)
+    ids = ids.copy()
+    ids[row[chosen], column[chosen]] = ordinary[low * np.uint64(len(ordinary)) >> np.uint64(32)]
+    return ids

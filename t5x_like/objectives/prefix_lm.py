@@ -16,7 +16,7 @@ from t5x_like.data.counter import Keys
 from t5x_like.data.example import Vocabulary, Windows
 from t5x_like.errors import UserError
 from t5x_like.objectives import noise
-from t5x_like.objectives.encoder_decoder import Denoiser, Rows, check_share
+from t5x_like.objectives.encoder_decoder import Denoiser, Rows, check_least, check_share
 from t5x_like.objectives.encodings import content
 
 
@@ -120,3 +120,8 @@ class LanguageModel(Denoiser):
     ) -> Int32[np.ndarray, "n"]:
         """The window: the targets are it."""
         return content(targets, vocabulary)
+
+    def check_fields(self) -> None:
+        """Raises `UserError` where a length cannot be."""
+        check_least("inputs_length", self.inputs_length, 1 + (self.mode is not None))
+        check_least("targets_length", self.decoder_length, 2)

@@ -98,7 +98,7 @@ class SpanCorruption(Denoiser):
     def check_fields(self) -> None:
         """Raises `UserError` where the density, the span length or a length cannot be."""
         check_share("noise_density", self.noise_density)
-        if self.mean_span_length < 1:
+        if not self.mean_span_length >= 1:  # NaN too
             raise UserError(
                 f"mean_span_length is {self.mean_span_length:g}; a span has at least 1 token",
                 where="objective.mean_span_length",
@@ -126,7 +126,7 @@ class SpanCorruption(Denoiser):
             f"{self.summary} needs {need} sentinels; the tokenizer has {have}"
             + (" besides the mode tokens" if self.mode is not None else ""),
             where="objective",
-            help=f"{shorter}a tokenizer with {need} sentinels",
+            help=f"{shorter}a tokenizer with {len(vocabulary.sentinels) - have + need} sentinels",
         )
 
 
@@ -135,8 +135,8 @@ def span_lengths(inputs_length: int, density: float, mean_span_length: float) ->
     """(raw tokens, targets length) that fill `inputs_length`: 512, .15, 3 -> 568, 114. EOS is counted on both
     sides. Source: `random_spans_helper`.
 
-    The published values wherever a window has noise of its own accord: below about 10 tokens the mask has a span at
-    least, which the published helper does not count. At density one half and where the targets would be longer
+    The published values wherever the published helper counts a span at all (raw * density at least half a span): of
+    shorter windows the mask has one all the same. At density one half and where the targets would be longer
     than the inputs, one raw token fewer is taken and the targets get `inputs_length` slots, as published.
     """
 

@@ -14,11 +14,12 @@ same bytes. Documents that cannot be used are counted in the summary and listed 
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 from absl import flags
 
 from t5x_like import cli
-from t5x_like.errors import Exit
+from t5x_like.errors import Exit, UserError
 
 FLAGS = flags.FlagValues()
 _INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
@@ -101,6 +102,14 @@ _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
 )
 _JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_values=FLAGS)
+_TRAINING = (
+    "vocab_size",
+    "model_type",
+    "extra_ids",
+    "character_coverage",
+    "byte_fallback",
+    "tokenizer_sample_bytes",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -109,6 +118,14 @@ def main(argv: list[str]) -> int:
     from t5x_like.data.preparation import Arguments, prepare
     from t5x_like.data.tokenizer_training import Training
 
+    if _TOKENIZER.value:
+        for name in _TRAINING:
+            if FLAGS[name].present:
+                raise UserError(
+                    f"--{name} is for training a tokenizer, and --tokenizer names one that exists",
+                    where="command line",
+                    help="leave one of the two out",
+                )
     summary = prepare(
         Arguments(
             input=tuple(_INPUT.value or ()),
@@ -116,7 +133,7 @@ def main(argv: list[str]) -> int:
             tokenizer=_TOKENIZER.value,
             training=Training(
                 vocab_size=_VOCAB_SIZE.value,
-                model_type=_MODEL_TYPE.value,
+                model_type=cast(Any, _MODEL_TYPE.value),
                 extra_ids=_EXTRA_IDS.value,
                 character_coverage=_CHARACTER_COVERAGE.value,
                 byte_fallback=_BYTE_FALLBACK.value,
@@ -124,8 +141,8 @@ def main(argv: list[str]) -> int:
             tokenizer_sample_bytes=_SAMPLE.value,
             read=Settings(
                 text_field=_TEXT_FIELD.value,
-                documents=_DOCUMENTS.value,
-                bad_input=_BAD_INPUT.value,
+                documents=cast(Any, _DOCUMENTS.value),
+                bad_input=cast(Any, _BAD_INPUT.value),
                 max_document_bytes=_MAX_DOCUMENT_BYTES.value,
             ),
             tfds_data_dir=_TFDS_DATA_DIR.value,

@@ -163,13 +163,8 @@ class Batches:
     def __init__(
         self, data: Data, objective: Objective, batch_size: int, seed: int, *, split: Split = "train"
     ):
-        self.data, self.objective, self.batch_size, self.seed, self.split = (
-            data,
-            objective,
-            batch_size,
-            seed,
-            split,
-        )
+        self.data, self.objective = data, objective
+        self.batch_size, self.seed, self.split = batch_size, seed, split
         check(data)
         datasets = [TokenDataset.open(source.path) for source in data.sources]
         _check_same_tokenizer(datasets)
@@ -369,6 +364,6 @@ def _check_same_tokenizer(datasets: list[TokenDataset]) -> None:
                 f"two sources with different tokenizers: {first.tokenizer_fingerprint} in {first.path}, "
                 f"{other.tokenizer_fingerprint} in {other.path}",
                 where="data.sources",
-                help=f"prepare the second again with the tokenizer of the first: --tokenizer={first.path}",
+                help=f"prepare the second again with the tokenizer of the first: --tokenizer={first.path}/tokenizer",
                 code=Exit.BAD_DATA,
             )

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from t5x_like.data import counter
 
 ROUNDS = 6
+"""With 4, neighbours are still correlated on domains of a few dozen; from 6 on no test of ours sees them."""
 
 
 def permute(index: ArrayLike, n: int, keys: ArrayLike) -> np.ndarray:
@@ -30,20 +31,22 @@ def permute(index: ArrayLike, n: int, keys: ArrayLike) -> np.ndarray:
     """
     if n < 1:
         raise ValueError(f"a permutation of {n} elements")
+    shape = np.broadcast_shapes(np.shape(index), np.shape(keys))
     left = math.isqrt(n - 1) + 1
-    right = -(-n // left)
-    x, keys = np.broadcast_arrays(np.asarray(index).astype(np.uint64), np.asarray(keys, np.uint64))
-    rounds = counter.fold(keys[..., None], np.arange(ROUNDS))
-    x = _encrypt(x, np.uint64(left), np.uint64(right), rounds)
+    right = np.uint64(-(-n // left))
+    left = np.uint64(left)
+    x, keys = np.broadcast_arrays(np.atleast_1d(index).astype(np.uint64), np.asarray(keys, np.uint64))
+    rounds = counter.fold(keys, np.arange(ROUNDS).reshape(-1, *[1] * keys.ndim))
+    x = _encrypt(x, left, right, rounds)
     while (outside := x >= n).any():  # each walk ends: a cycle through an index inside returns to the inside
-        x[outside] = _encrypt(x[outside], np.uint64(left), np.uint64(right), rounds[outside])
-    return x.astype(np.int64)
+        x[outside] = _encrypt(x[outside], left, right, rounds[:, outside])
+    return x.astype(np.int64).reshape(shape)
 
 
 def _encrypt(x: np.ndarray, left: np.uint64, right: np.uint64, rounds: np.ndarray) -> np.ndarray:
     """One pass through the network: a bijection on range(left * right)."""
     a, b = np.divmod(x, right)
     for i in range(0, ROUNDS, 2):
-        a = (a + counter.fold(rounds[..., i], b) % left) % left
-        b = (b + counter.fold(rounds[..., i + 1], a) % right) % right
-    return np.asarray(a * right + b)
+        a = (a + counter.mix(rounds[i] ^ b) % left) % left
+        b = (b + counter.mix(rounds[i + 1] ^ a) % right) % right
+    return a * right + b

@@ -23,19 +23,13 @@ import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from t5x_like.data.batches import Batches
 from t5x_like.data.example import Batch
 from t5x_like.errors import Exit, UserError
-
-
-class BatchAt(Protocol):
-    """Anything that gives the batch of a step."""
-
-    def __call__(self, step: int, rows: slice | None = None) -> Batch: ...
 
 
 class WorkerError(RuntimeError):
@@ -151,7 +145,7 @@ def _end(stop: threading.Event, processes: list[BaseProcess], thread: threading.
     thread.join()
 
 
-def _made_here(batches: BatchAt, start: int, stop: int, rows: slice | None) -> Iterator[tuple[int, Batch]]:
+def _made_here(batches: Batches, start: int, stop: int, rows: slice | None) -> Iterator[tuple[int, Batch]]:
     for step in range(start, stop):
         yield step, batches(step, rows)
 

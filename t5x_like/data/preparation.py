@@ -1,53 +1,52 @@
 """`prepare`: from sources to a token dataset, in parallel, resumable, the same bytes however it ran.
 
-The input is cut into units that depend on the input alone. A worker turns a unit into one file of tokens, offsets
-and counts in `OUTPUT.partial/units`, written under another name and renamed; a unit whose file is there is done.
-When all are, their contents are put together in order, and the finished folder is renamed to OUTPUT. Killed at
-any moment, the same command goes on with the units that are missing.
+The input is cut into units (data/units.py), each of which becomes one file in `OUTPUT.partial/units`. When all are
+there, their contents are put together in order and the finished folder is renamed to OUTPUT. Killed at any moment,
+the same command goes on with what is missing.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import dataclasses
-import functools
 import heapq
 import importlib.metadata
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
 import shutil
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from t5x_like.data import sources, text_dataset
-from t5x_like.data.documents import HARMLESS, Block, Document, Problem, Settings, blocks, parse
+from t5x_like.data.documents import Problem, Settings
 from t5x_like.data.prepare_report import Progress, Summary
+from t5x_like.data.reading import blocks, parse
 from t5x_like.data.sources import SourceFile
-from t5x_like.data.token_dataset import TokenDatasetWriter, token_dtype, write_durably
+from t5x_like.data.token_dataset import TokenDataset
+from t5x_like.data.token_writer import TokenDatasetWriter, write_durably
 from t5x_like.data.tokenizer_training import Training
 from t5x_like.data.tokenizers import Tokenizer, load_tokenizer
+from t5x_like.data.units import (
+    LISTED,
+    SPLITS,
+    Job,
+    default_unit_bytes,
+    default_workers,
+    encode_units,
+    fail_if_asked,
+    is_validation,
+    read_unit,
+    text_hash,
+)
 from t5x_like.errors import Exit, UserError
 
-SPLITS = ("train", "validation")
-_LISTED = 1000
-"""Problems of one kind that a unit lists one by one; the rest are counted."""
-
-# Stored bytes of a compressed file stand for more text; this only sets the size of units.
-_EXPANSION = {None: 1, "gzip": 3, "zstd": 3, "xz": 4}
+_TEXT_RECORD = "t5x_like.json"
+"""In a text dataset of ours: what it was made from."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,22 +106,27 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
     )
     existing = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     request = _request(arguments, files, existing)
+    text_made = _text_is_made(arguments, request)
     if (output / "manifest.json").is_file() and not arguments.overwrite:
-        return _made_before(output, request)
-    _refuse_foreign(output, arguments.overwrite)
+        summary = _made_before(output, request)
+        if text_made:
+            return summary
+    else:
+        _refuse_foreign(output)
     partial = output.with_name(output.name + ".partial")
     with _locked(partial), Progress(sum(file.size for file in files), quiet=quiet) as progress:
-        _start_or_continue(partial, request, arguments.overwrite)
-        tokenizer = _tokenizer(partial, arguments, files, existing, progress)
-        unit_bytes = arguments.unit_bytes or _unit_bytes(files)
-        job = _Job(
+        job = Job(
             files=tuple(files),
             read=arguments.read,
             partial=str(partial),
             validation_fraction=arguments.validation_fraction,
             keep_text=arguments.write_text_dataset is not None,
         )
-        units = _encode_units(job, unit_bytes, _workers(arguments.workers, files), progress)
+        unit_bytes = arguments.unit_bytes or default_unit_bytes(files)
+        plan = request | {"unit_bytes": unit_bytes, "keep_text": job.keep_text, "versions": _versions()}
+        _start_or_continue(partial, plan, arguments.overwrite)
+        tokenizer = _tokenizer(partial, arguments, files, existing, progress)
+        units = encode_units(job, unit_bytes, arguments.workers or default_workers(files), progress)
         progress.stage("putting the parts together")
         summary = _assemble(job, units, tokenizer, request, arguments, output)
     shutil.rmtree(partial)
@@ -175,8 +179,6 @@ def _digest(request: dict[str, Any]) -> str:
 
 
 def _made_before(output: Path, request: dict[str, Any]) -> Summary:
-    from t5x_like.data.token_dataset import TokenDataset
-
     dataset = TokenDataset.open(str(output))
     provenance = dataset.manifest["provenance"]
     if provenance.get("request") != _digest(request):
@@ -206,10 +208,11 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _refuse_foreign(output: Path, overwrite: bool) -> None:
+def _refuse_foreign(output: Path) -> None:
     """Never writes over a folder that is no token dataset."""
-    is_dataset = (output / "manifest.json").is_file()
-    if output.exists() and not (is_dataset and overwrite) and (output.is_file() or any(output.iterdir())):
+    if not output.exists() or (output / "manifest.json").is_file():
+        return
+    if output.is_file() or any(output.iterdir()):
         raise UserError(
             "the output exists and is not a token dataset",
             where=str(output),
@@ -218,7 +221,36 @@ def _refuse_foreign(output: Path, overwrite: bool) -> None:
         )
 
 
-def _locked(partial: Path) -> filelock.BaseFileLock:
+def _text_is_made(arguments: Arguments, request: dict[str, Any]) -> bool:
+    """Whether no text dataset is asked for, or the one asked for is there.
+
+    Raises:
+      UserError: something else is in its folder.
+    """
+    if arguments.write_text_dataset is None:
+        return True
+    folder = Path(arguments.write_text_dataset)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        ours = json.loads((folder / _TEXT_RECORD).read_bytes())["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = None
+    if ours == _digest(request):
+        return True
+    if ours is None or not arguments.overwrite:
+        raise UserError(
+            "the folder for the text dataset is not empty, and not from the same input and arguments",
+            where=str(folder),
+            help="another --write_text_dataset" + (", or --overwrite" if ours else ""),
+            code=Exit.CANNOT_WRITE,
+        )
+    return False
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """One process at a time; also the first write, which says whether writing is allowed."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(partial / "lock", timeout=0)
@@ -227,27 +259,32 @@ def _locked(partial: Path) -> filelock.BaseFileLock:
         raise UserError(
             "another process prepares the same output",
             where=str(partial),
-            help="wait for it",
+            help="wait for it, or give another --output",
             code=Exit.LOCKED,
         ) from None
     except OSError as error:
         raise UserError(
             f"cannot write here: {error.strerror}", where=str(partial), code=Exit.CANNOT_WRITE
         ) from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _start_or_continue(partial: Path, request: dict[str, Any], overwrite: bool) -> None:
-    request = request | {
-        "versions": {name: importlib.metadata.version(name) for name in ("sentencepiece", "numpy")}
-    }
-    path = partial / "request.json"
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("sentencepiece", "numpy", "xxhash")}
+
+
+def _start_or_continue(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:
+    """Keeps finished units that were made to the same plan, refuses to throw others away unasked."""
+    path, content = partial / "plan.json", json.dumps(plan).encode()
     if path.is_file():
-        if json.loads(path.read_bytes()) == json.loads(json.dumps(request)):
+        if path.read_bytes() == content:
             return
-        if not overwrite:
+        if not overwrite and any((partial / "units").glob("*.safetensors")):
             raise UserError(
-                "an unfinished preparation from other input, with other arguments or other versions is there",
+                "an unfinished preparation from other input, with other arguments or by other versions is there",
                 where=str(partial),
                 help="give the same arguments to continue it, or --overwrite to start over",
             )
@@ -257,7 +294,7 @@ def _start_or_continue(partial: Path, request: dict[str, Any], overwrite: bool) 
         elif entry.name != "lock":
             entry.unlink()
     (partial / "units").mkdir()
-    write_durably(path, json.dumps(request).encode())
+    write_durably(path, content)
 
 
 # ---- tokenizer
@@ -299,198 +336,27 @@ def _sample(arguments: Arguments, files: Sequence[SourceFile]) -> list[str]:
         for block in blocks([file], arguments.read, min(budget, 1 << 20)):
             for item in parse(block, file, arguments.read):
                 if isinstance(item, Problem):
-                    _fail_if_asked(item, arguments.read)
+                    fail_if_asked(item, arguments.read)
                     continue
-                code = _hash(item.text)
-                if _is_validation(code, arguments.validation_fraction):
+                if is_validation(text_hash(item.text), arguments.validation_fraction):
                     continue
-                heapq.heappush(kept, (-_hash(item.text, seed=1), number, item.text))
+                heapq.heappush(kept, (-text_hash(item.text, seed=1), number, item.text))
                 number += 1
-                size += len(item.text)
-                while len(kept) > 1 and size - len(kept[0][2]) >= wanted:
-                    size -= len(heapq.heappop(kept)[2])
+                size += len(item.text.encode())
+                while len(kept) > 1 and size - (last := len(kept[0][2].encode())) >= wanted:
+                    heapq.heappop(kept)
+                    size -= last
             read += block.size
             if read >= budget:
                 break
     return [text for _, _, text in sorted(kept, key=lambda entry: entry[1])]
 
 
-def _hash(text: str, seed: int = 0) -> int:
-    return xxhash.xxh3_64_intdigest(text.encode(), seed=seed)
-
-
-def _is_validation(code: int, fraction: float) -> bool:
-    return code < int(fraction * 2**64)
-
-
-def _fail_if_asked(problem: Problem, read: Settings) -> None:
-    if read.bad_input == "fail" and problem.kind not in HARMLESS:
-        raise problem.error()
-
-
-# ---- units
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Job:
-    """Plain data that a worker needs."""
-
-    files: tuple[SourceFile, ...]
-    read: Settings
-    partial: str
-    validation_fraction: float
-    keep_text: bool
-
-    def unit_path(self, number: int) -> Path:
-        return Path(self.partial) / "units" / f"{number:07d}.safetensors"
-
-    def text_path(self, number: int, split: str) -> Path:
-        return Path(self.partial) / "units" / f"{number:07d}.{split}.array_record"
-
-
-def _unit_bytes(files: Sequence[SourceFile]) -> int:
-    total = sum(file.size * _EXPANSION[file.compression] for file in files)
-    return min(max(total // 64, 1 << 20), 32 << 20)
-
-
-def _workers(asked: int, files: Sequence[SourceFile]) -> int:
-    if asked:
-        return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Starting processes costs about a second: not worth it below some 32 MB of text.
-    small = sum(file.size * _EXPANSION[file.compression] for file in files) < 32 << 20
-    return 1 if small else cores
-
-
-def _units(job: _Job, unit_bytes: int) -> Iterator[tuple[int, list[Block]]]:
-    """Blocks put together into numbered units."""
-    number, unit, size = 0, [], 0
-    for block in blocks(job.files, job.read, unit_bytes):
-        unit.append(block)
-        size += block.size
-        if size >= unit_bytes:
-            yield number, unit
-            number, unit, size = number + 1, [], 0
-    if unit:
-        yield number, unit
-
-
-def _encode_units(job: _Job, unit_bytes: int, workers: int, progress: Progress) -> int:
-    """Does the units that are not done; returns how many there are in all."""
-    progress.stage("tokenising")
-    if workers == 1:
-        count = 0
-        for number, unit in _units(job, unit_bytes):
-            if not job.unit_path(number).is_file():
-                _encode_unit(job, number, unit)
-            progress.advance(sum(block.consumed for block in unit))
-            count = number + 1
-        return count
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    running: dict[int, tuple[concurrent.futures.Future[None], int]] = {}
-    count = 0
-
-    def wait_for(number: int) -> None:
-        future, consumed = running.pop(number)
-        future.result()
-        progress.advance(consumed)
-
-    try:
-        for number, unit in _units(job, unit_bytes):
-            count = number + 1
-            consumed = sum(block.consumed for block in unit)
-            if job.unit_path(number).is_file():
-                progress.advance(consumed)
-                continue
-            # In order, so that with --bad_input=fail the first problem of the input is the one reported.
-            while len(running) >= 2 * workers:
-                wait_for(min(running))
-            running[number] = pool.submit(_encode_unit, job, number, unit), consumed
-        while running:
-            wait_for(min(running))
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps killed for lack of memory",
-            help="fewer --workers; the same command continues where it stopped",
-            code=Exit.IO_ERROR,
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return count
-
-
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends when the parent is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
-
-
-@functools.lru_cache(maxsize=1)
-def _load(folder: str) -> Tokenizer:
-    return load_tokenizer(folder)
-
-
-def _encode_unit(job: _Job, number: int, unit: Sequence[Block]) -> None:
-    """Tokenises one unit into its file."""
-    tokenizer = _load(str(Path(job.partial) / "tokenizer"))
-    texts: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    counts: Counter[str] = Counter()
-    listed: list[tuple[Any, ...]] = []
-    for block in unit:
-        for item in parse(block, job.files[block.file], job.read):
-            if isinstance(item, Problem):
-                _fail_if_asked(item, job.read)
-                _note(item, counts, listed)
-            else:
-                validation = _is_validation(_hash(item.text), job.validation_fraction)
-                texts[SPLITS[validation]].append(item)
-    arrays: dict[str, np.ndarray] = {}
-    stats: dict[str, Any] = {}
-    for split, documents in texts.items():
-        encoded = tokenizer.encode_documents([document.text for document in documents])
-        arrays[f"{split}/ids"] = encoded.ids.astype(token_dtype(tokenizer.vocabulary))
-        full = (
-            np.diff(encoded.documents, append=len(encoded.ids)) > 0
-        )  # a text of control characters has no token
-        counts["no_token skipped"] += int((~full).sum())
-        documents = [document for document, kept in zip(documents, full, strict=True) if kept]
-        arrays[f"{split}/documents"] = encoded.documents[full]
-        arrays[f"{split}/sentences"] = encoded.sentences
-        text_bytes = sum(len(document.text.encode()) for document in documents)
-        unknown = int((encoded.ids == tokenizer.vocabulary.unk).sum())
-        stats[split] = {
-            "documents": len(documents),
-            "bytes": text_bytes,
-            "unknown": unknown,
-            "record_bytes": 0,
-        }
-        if job.keep_text and documents:
-            path = job.text_path(number, split)
-            pairs = ((document.text, document.url) for document in documents)
-            stats[split]["record_bytes"] = text_dataset.write_shard(path, pairs)
-    stats |= {"problems": dict(+counts), "listed": listed}
-    write_durably(job.unit_path(number), save(arrays, {"stats": json.dumps(stats)}))
-
-
-def _note(problem: Problem, counts: Counter[str], listed: list[tuple[Any, ...]]) -> None:
-    counts[f"{problem.kind} {problem.action}"] += 1
-    if counts[f"{problem.kind} {problem.action}"] <= _LISTED:
-        listed.append(dataclasses.astuple(problem))
-
-
 # ---- the finished dataset
 
 
 def _assemble(
-    job: _Job, units: int, tokenizer: Tokenizer, request: dict[str, Any], arguments: Arguments, output: Path
+    job: Job, units: int, tokenizer: Tokenizer, request: dict[str, Any], arguments: Arguments, output: Path
 ) -> Summary:
     folder = Path(job.partial) / "dataset"
     shutil.rmtree(folder, ignore_errors=True)
@@ -503,7 +369,7 @@ def _assemble(
     names = [field.name for field in dataclasses.fields(Problem)]
     with (folder / "rejections.jsonl").open("w") as rejections:
         for number in range(units):
-            stats, arrays = _read_unit(job.unit_path(number))
+            stats, arrays = read_unit(job.unit_path(number))
             problems.update(stats["problems"])
             for problem in stats["listed"]:
                 rejections.write(json.dumps(dict(zip(names, problem, strict=True))) + "\n")
@@ -520,37 +386,24 @@ def _assemble(
                     )
                     shards[split].append(entry)
     if not sum(total["documents"] for total in totals.values()):
+        shutil.rmtree(Path(job.partial) / "units")  # nothing worth keeping for other arguments
         raise _nothing_left(folder / "rejections.jsonl", problems)
     provenance = {
         "request": _digest(request),
         "arguments": {key: value for key, value in request.items() if key != "input"},
-        "input": [{"name": f.name, "bytes": f.size, "probe": f.probe} for f in job.files[:_LISTED]],
+        "input": [{"name": f.name, "bytes": f.size, "probe": f.probe} for f in job.files[:LISTED]],
         "input_files": len(job.files),
         "input_bytes": sum(file.size for file in job.files),
         "counts": {split: dict(total) for split, total in totals.items()},
         "problems": dict(sorted(problems.items())),
         "problems_listed": listed,
-        "versions": {name: importlib.metadata.version(name) for name in ("sentencepiece", "numpy", "xxhash")},
+        "versions": _versions(),
     }
-    if arguments.write_text_dataset:
-        _publish_text(Path(arguments.write_text_dataset), shards, job.files, arguments.overwrite)
+    if arguments.write_text_dataset is not None:
+        _publish_text(Path(arguments.write_text_dataset), shards, request)
     manifest = writer.finish(provenance)
     _replace(folder, output)
     return _summary(str(output), manifest)
-
-
-def _read_unit(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            stats = json.loads(file.metadata()["stats"])
-            return stats, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(
-            f"an intermediate file is damaged ({error})",
-            where=str(path),
-            help="remove it and give the same command again",
-            code=Exit.BAD_DATA,
-        ) from None
 
 
 def _nothing_left(rejections: Path, problems: Counter[str]) -> UserError:
@@ -568,33 +421,23 @@ def _nothing_left(rejections: Path, problems: Counter[str]) -> UserError:
 
 
 def _publish_text(
-    folder: Path,
-    shards: dict[str, list[tuple[Path, int, int]]],
-    files: Sequence[SourceFile],
-    overwrite: bool,
+    folder: Path, shards: dict[str, list[tuple[Path, int, int]]], request: dict[str, Any]
 ) -> None:
-    """Puts the units' ArrayRecord files together as a TFDS dataset; the description is written last."""
-    if folder.exists() and any(folder.iterdir()):
-        ours = (folder / "dataset_info.json").is_file()
-        if not (overwrite or (not ours and all("array_record" in p.name for p in folder.iterdir()))):
-            raise UserError(
-                "the folder for the text dataset is not empty",
-                where=str(folder),
-                help="another folder, or --overwrite",
-            )
-        for path in folder.iterdir():
-            if "array_record" in path.name or path.name in ("dataset_info.json", "features.json"):
-                path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Puts the units' ArrayRecord files together as a TFDS dataset."""
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     for split, entries in shards.items():
         for index, (path, _, _) in enumerate(entries):
-            shutil.copyfile(path, folder / text_dataset.shard_name("text", split, index, len(entries)))
+            shutil.copyfile(path, temporary / text_dataset.shard_name("text", split, index, len(entries)))
     text_dataset.write_description(
-        folder,
+        temporary,
         "text",
         {split: [(documents, size) for _, documents, size in entries] for split, entries in shards.items()},
-        "Documents of " + ", ".join(file.name for file in files[:20]),
+        "Documents of " + ", ".join(file["name"] for file in request["input"][:20]),
     )
+    write_durably(temporary / _TEXT_RECORD, json.dumps({"request": _digest(request)}).encode())
+    _replace(temporary, folder)
 
 
 def _replace(folder: Path, output: Path) -> None:

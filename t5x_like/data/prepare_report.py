@@ -137,6 +137,6 @@ class Summary:
         if not self.made_before:
             lines.append(f"{self.path} written in {self.seconds:.1f} s")
         lines.append(
-            f"next: python -m t5x_like.train --config=t5/small:tiny --data={self.path} --workdir=runs/first"
+            f"next: python -m t5x_like.train --config=t5/tiny --data={self.path} --workdir=runs/first"
         )
         return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""Hugging Face `tokenizer.json` files (package `tokenizers`, extra `text`)."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from t5x_like.data.example import Vocabulary
+from t5x_like.data.tokenizer_base import SPACE, Encoded, Tokenizer, fingerprint
+from t5x_like.errors import Exit, UserError
+
+_USUAL_NAMES = {
+    "pad": ("<pad>", "[PAD]", "<|pad|>"),
+    "eos": ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "[EOS]", "[SEP]"),
+    "unk": ("<unk>", "[UNK]"),
+    "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]"),
+    "mask": ("[MASK]", "<mask>"),
+    "cls": ("[CLS]", "<cls>"),
+    "sep": ("[SEP]", "<sep>"),
+}
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A `tokenizer.json` of the `tokenizers` library (extra `text`).
+
+    Special tokens are named by `tokenizer_config.json` beside it where there is one, else looked up under their
+    usual names.
+
+    Args:
+      files: `tokenizer.json` and, optionally, `tokenizer_config.json`.
+    """
+
+    def __init__(self, files: dict[str, bytes], *, where: str | None = None):
+        try:
+            import tokenizers
+        except ImportError:
+            raise UserError(
+                "reading tokenizer.json needs the `tokenizers` package",
+                where=where,
+                help="pip install 't5x_like[text]'",
+            ) from None
+        try:
+            text = files["tokenizer.json"].decode()
+            layout: dict[str, Any] = json.loads(text)
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+            config = json.loads(files.get("tokenizer_config.json", b"{}"))
+        except Exception as error:  # the Rust library raises bare `Exception`
+            raise UserError(
+                f"this is not a tokenizer.json: {error}", where=where, code=Exit.BAD_DATA
+            ) from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        vocab = self._tokenizer.get_vocab(with_added_tokens=True)
+
+        def named(kind: str) -> int | None:
+            return _first(vocab, (_configured(config, kind), *_USUAL_NAMES[kind]))
+
+        eos, pad = named("eos"), named("pad")
+        if eos is None:
+            raise UserError(
+                "this tokenizer.json has no end-of-sequence token under a usual name",
+                where=where,
+                help='name it in a tokenizer_config.json beside it: {"eos_token": "..."}',
+                code=Exit.BAD_DATA,
+            )
+        sentinels: list[int] = []
+        while (index := vocab.get(f"<extra_id_{len(sentinels)}>")) is not None:
+            sentinels.append(index)
+        size = max(vocab.values()) + 1
+        self.vocabulary = Vocabulary(
+            size=size,
+            pad=eos if pad is None else pad,
+            eos=eos,
+            unk=named("unk"),
+            bos=named("bos"),
+            mask=named("mask"),
+            cls=named("cls"),
+            sep=named("sep"),
+            sentinels=tuple(sentinels),
+        )
+        self.files = dict(files)
+        self.fingerprint = fingerprint(files)
+        self._dropped = {self.vocabulary.pad, eos, self.vocabulary.bos}
+        self._special = {i for kind in _USUAL_NAMES if (i := named(kind)) is not None} | set(sentinels)
+        self._special |= {
+            i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+        }
+        self._spelling = _spelling(layout)
+        texts = [self.piece_text(i) for i in range(size)]
+        self.word_starts = np.fromiter((not t or t[0].isspace() for t in texts), bool, size)
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        self._tokenizer.encode_special_tokens = True
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        finally:
+            self._tokenizer.encode_special_tokens = False
+        arrays = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+        ids = np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+        starts = np.cumsum([0, *map(len, arrays)])[:-1]
+        return Encoded(ids, starts, self._sentence_rule.starts(ids, starts))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        kept = [i for i in map(int, ids) if 0 <= i < self.vocabulary.size and i not in self._dropped]
+        return self._tokenizer.decode(kept, skip_special_tokens=False)
+
+    def id_to_piece(self, index: int) -> str:
+        self._check(index)
+        return self._tokenizer.id_to_token(int(index)) or ""
+
+    def piece_text(self, index: int) -> str:
+        piece = self._tokenizer.id_to_token(index)
+        if piece is None or index in self._special:
+            return ""
+        kind, mark = self._spelling
+        if kind == "bytes":
+            codes = bytes(_byte_of().get(character, 63) for character in piece)
+            return codes.decode("utf-8", errors="replace")
+        if kind == "prefix":
+            return piece.replace(mark, " ")
+        return piece.removeprefix(mark) if piece.startswith(mark) else " " + piece
+
+
+def _first(vocab: dict[str, int], names: Iterable[str | None]) -> int | None:
+    return next((vocab[name] for name in names if name is not None and name in vocab), None)
+
+
+def _configured(config: Any, kind: str) -> str | None:
+    """The name of a special token in tokenizer_config.json: a string, or an object with `content`."""
+    value = config.get(f"{kind}_token") if isinstance(config, dict) else None
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _spelling(layout: dict[str, Any]) -> tuple[str, str]:
+    """How a tokenizer.json spells pieces: ("bytes", ""), ("prefix", "▁") or ("continuation", "##")."""
+    model = layout.get("model") or {}
+    if model.get("type") == "WordPiece":
+        return "continuation", model.get("continuing_subword_prefix") or "##"
+    parts = json.dumps([layout.get("pre_tokenizer"), layout.get("decoder")])
+    return ("bytes", "") if '"ByteLevel"' in parts else ("prefix", SPACE)
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    """GPT-2's map from printable characters to bytes: 188 bytes stand for themselves, 68 from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

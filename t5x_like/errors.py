@@ -35,7 +35,9 @@ class UserError(Exception):
       code: the exit status of the command.
     """
 
-    def __init__(self, what: str, *, where: str | None = None, help: str | None = None, code: Exit = Exit.USAGE):
+    def __init__(
+        self, what: str, *, where: str | None = None, help: str | None = None, code: Exit = Exit.USAGE
+    ):
         super().__init__(what)
         self.what, self.where, self.help, self.code = what, where, help, code
 

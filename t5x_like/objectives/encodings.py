@@ -25,8 +25,7 @@ def replace_runs(
       UserError: a row has more runs than there are sentinels. (The original goes on into ordinary ids.)
     """
     batch, width = tokens.shape
-    starts = runs.copy()
-    starts[:, 1:] &= ~runs[:, :-1]
+    starts = _starts(runs)
     places = np.flatnonzero(starts)
     rank = _rank_within_rows(places, batch, width)
     if len(rank) and rank.max() >= len(sentinels):
@@ -41,8 +40,7 @@ def replace_runs(
 
 def limit_runs(runs: Bool[np.ndarray, "B W"], most: int) -> Bool[np.ndarray, "B W"]:
     """`runs` without what comes behind the first `most` runs of a row."""
-    starts = runs.copy()
-    starts[:, 1:] &= ~runs[:, :-1]
+    starts = _starts(runs)
     return runs & (np.cumsum(starts, axis=1, dtype=np.int32) <= most)
 
 
@@ -83,6 +81,13 @@ def gather(
     closed = np.flatnonzero(used)
     rows[closed, used[closed] - 1] = vocabulary.eos
     return rows, used
+
+
+def _starts(runs: Bool[np.ndarray, "B W"]) -> Bool[np.ndarray, "B W"]:
+    """True at the first place of each run of a row."""
+    starts = runs.copy()
+    starts[:, 1:] &= ~runs[:, :-1]
+    return starts
 
 
 def _counts(places: np.ndarray, batch: int, width: int) -> np.ndarray:

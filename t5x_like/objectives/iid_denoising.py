@@ -40,7 +40,7 @@ class IidDenoising(Denoiser):
     Windows have `inputs_length - 1` tokens, so that the inputs always fit. Targets of replace_spans and drop_tokens
     vary in length: `targets_length=None` takes their mean and four standard deviations (15 %: 200 and 110), and
     what is longer still is cut before EOS is set. The published lengths are 103, 192, 256 and 512 for
-    replace_spans at 10, 25 (here for 15), 25 and 50 %, and 104 for drop_tokens: at 10 % they cut many targets.
+    replace_spans at 10, 15, 25 and 50 %, and 104 for drop_tokens at 15 %; those at 10 and 25 % cut many targets.
 
     The number of runs varies too. A tokenizer is refused where the mean and five standard deviations are more than
     its sentinels; of the windows beyond (fewer than one in a million), the runs past the last sentinel stay

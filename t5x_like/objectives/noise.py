@@ -72,8 +72,7 @@ def random_spans(
     noise_ends = composition_ends(keys, noise, spans, _NOISE_CUTS)
     ends = rows * width + keep_ends + noise_ends  # flat place behind each noise span
     starts = ends - np.diff(noise_ends, prepend=0)
-    first = np.cumsum(spans) - spans
-    first = first[spans > 0]
+    first = (np.cumsum(spans) - spans)[spans > 0]  # of each row: what stands before it belongs to another row
     starts[first] = ends[first] - noise_ends[first]
     edges = np.empty(2 * len(starts) + 2, np.int64)
     edges[0], edges[1:-1:2], edges[2:-1:2], edges[-1] = 0, starts, ends, len(lengths) * width
@@ -107,9 +106,7 @@ def composition_ends(
     if (pieces == pieces[0]).all():
         largest = np.partition(draws, pieces[0] - 1, axis=1)[:, pieces[0] - 1]
     else:
-        ranked = np.sort(
-            draws, axis=1
-        )  # several ranks: one SIMD sort is faster than a partition at each of them
+        ranked = np.sort(draws, axis=1)  # of several ranks, a SIMD sort is faster than a partition at each
         largest = np.where(pieces > 0, ranked[np.arange(len(ranked)), pieces - 1], 0)
     places = np.flatnonzero(draws <= largest[:, None])
     if len(places) != pieces.sum():  # two draws are equal where it matters: once in some million rows
@@ -121,10 +118,9 @@ def composition_ends(
 def _roll(keys: Keys, mask: Bool[np.ndarray, "B W"], lengths: np.ndarray) -> Bool[np.ndarray, "B W"]:
     """Turns each row's first `lengths[b]` places to the right by a random offset."""
     turn = np.maximum(lengths, 1)
-    offsets = counter.integers(keys, (), _ROLL, 0, turn)
-    columns = np.arange(mask.shape[1])
-    source = np.where(columns < lengths[:, None], (columns - offsets[:, None]) % turn[:, None], columns)
-    return np.take_along_axis(mask, source, axis=1)
+    source = np.arange(mask.shape[1]) - counter.integers(keys, (), _ROLL, 0, turn)[:, None]
+    np.add(source, turn[:, None], out=source, where=source < 0)
+    return np.take_along_axis(mask, source, axis=1) & valid(lengths, mask.shape[1])
 
 
 def iid(keys: Keys, lengths: np.ndarray, width: int, *, density: float) -> Bool[np.ndarray, "B W"]:

@@ -107,7 +107,8 @@ class LanguageModel(Denoiser):
 
     def example_lengths(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Exact."""
-        some = np.asarray(lengths) > 0
+        lengths = np.asarray(lengths, np.int64)
+        some = lengths > 0
         return {"encoder": some * (1 + (self.mode is not None)), "decoder": np.where(some, lengths + 1, 0)}
 
     def corrupt(self, windows: Windows, lengths: np.ndarray, keys: Keys) -> tuple[Rows, Rows]:

@@ -17,8 +17,8 @@ from t5x_like.data.batches import Batches, Origin
 from t5x_like.data.example import Batch, Vocabulary
 from t5x_like.data.tokenizers import Tokenizer
 
-TEXTS = (("inputs", "encoder"), ("targets", "decoder"))
-"""What people call a side, and what the features are called after."""
+TEXTS = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
+"""What people call a text of an example, and the feature that holds it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +135,9 @@ def inspect(batches: Batches, step: int) -> Inspection:
 
 
 def _tokens(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(text, feature) pairs of a batch."""
+    """(text, feature) of the texts that a batch has."""
     names = set(names)
-    kinds = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
-    return [(text, kinds[text]) for text, _ in TEXTS if kinds[text] in names]
+    return [(text, feature) for text, feature in TEXTS.items() if feature in names]
 
 
 def _row(number: int, row: Batch, origin: Origin | None, tokenizer: Tokenizer) -> Row:
@@ -173,7 +172,7 @@ def _example(row: Batch, source: np.ndarray, objective: Any, tokenizer: Tokenize
     counts = {text: np.ones(len(i), bool) for text, i in ids.items()}
     if "decoder_loss_weights" in row and "targets" in ids:
         counts["targets"] = row["decoder_loss_weights"][: len(ids["targets"])] > 0
-    hidden = _hidden_spans(ids, spans, vocabulary)
+    hidden = _hidden_spans(ids, spans, objective, vocabulary)
     return Example(
         source_tokens=len(source),
         tokens={text: len(i) for text, i in ids.items()},
@@ -220,16 +219,16 @@ def _spans(text: str, ids: dict[str, np.ndarray], objective: Any, vocabulary: Vo
 
 
 def _hidden_spans(
-    ids: dict[str, np.ndarray], spans: dict[str, np.ndarray], vocabulary: Vocabulary
+    ids: dict[str, np.ndarray], spans: dict[str, np.ndarray], objective: Any, vocabulary: Vocabulary
 ) -> tuple[int, ...]:
-    """Lengths of the hidden spans; a single one of all targets where spans are not marked."""
+    """Lengths of the hidden spans; a single one of all targets where the objective has no spans."""
     if "targets" not in ids:
         return ()
     ordinary = ~np.isin(ids["targets"], (*vocabulary.sentinels, vocabulary.eos))
+    if not _marks_spans(objective):
+        return (int(ordinary.sum()),)
     numbers = spans["targets"][ordinary & (spans["targets"] >= 0)]
-    if len(numbers) or (spans["targets"] >= 0).any():
-        return tuple(np.unique(numbers, return_counts=True)[1].tolist())
-    return (int(ordinary.sum()),)
+    return tuple(np.unique(numbers, return_counts=True)[1].tolist())
 
 
 def _pieces(

@@ -65,7 +65,8 @@ def _style(piece: Piece) -> str:
 _STYLE = """
 body { font: 15px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.3rem } h2 { font-size: 1rem; margin: 2rem 0 .2rem } .quiet { color: #666 }
-p.text { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere } .name { display: inline-block; width: 5rem; font-weight: 700 }
+p.text { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere }
+.name { display: inline-block; width: 5rem; font-weight: 700 }
 .special { font-weight: 600; font-size: .85em } .dim { opacity: .45 } .border { font-weight: 700 }
 td { padding: .1rem 1.5rem .1rem 0; vertical-align: top } pre { line-height: 1.15 }
 .s0 { background: #bbf7d0 } .s1 { background: #fde68a } .s2 { background: #f5d0fe } .s3 { background: #a5f3fc }

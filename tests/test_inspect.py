@@ -123,6 +123,12 @@ def test_figures_of_span_corruption(folder):
     )
 
 
+def test_nothing_hidden_counts_as_nothing(folder):
+    found = look(folder, IidDenoising(inputs_length=64, style="mass", noise_density=1e-9))
+    assert found.streams[0].hidden == 0 and found.streams[0].span_lengths == {}
+    assert "hidden 0.0% of the source tokens" in terminal(found)
+
+
 def test_figures_of_a_mixture_add_up(folder):
     found = look(folder, MixtureOfDenoisers(inputs_length=64), batch_size=64)
     assert len(found.streams) == 7 and sum(s.rows for s in found.streams) == 64

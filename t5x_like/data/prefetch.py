@@ -6,8 +6,8 @@
 As a batch is a pure function of its step, worker w of N makes the steps start + w, start + w + N, ... and nothing
 else has to be agreed upon: any number of workers gives the same batches in the same order, and no worker has
 state that could be lost. Workers are given the configuration (plain values) and send arrays as raw bytes through
-a pipe. A worker that waits for its pipe to be emptied makes nothing more, so what is made ahead is bounded: `depth`
-batches in the trainer, and one in each worker.
+a pipe. A worker whose pipe is full waits, so what is made ahead is bounded: `depth` batches in the trainer, one in
+each worker, and what a pipe holds (64 KB on Linux: less than one batch, unless batches are tiny).
 """
 
 from __future__ import annotations

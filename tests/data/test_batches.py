@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 
+import fsspec
 import numpy as np
 import pytest
 from tiny_dataset import Echo, Several, dataset, documents, tokenizer
@@ -166,6 +167,14 @@ def test_far_away_costs_what_near_costs(folder, case):
     assert best(10_000_000) < 3 * best(0) + 2e-4
 
 
+def test_a_dataset_behind_a_url_gives_the_same_batches(folder):
+    remote = fsspec.filesystem("memory")
+    remote.put(str(folder / "a"), "/bucket/a", recursive=True)
+    far = Data(sources=(Source(path="memory://bucket/a"),))
+    for objective in (Echo(), Echo(documents="isolated")):
+        assert same(Batches(far, objective, 8, 0)(5), Batches(data(folder), objective, 8, 0)(5))
+
+
 def test_fingerprint_is_of_contents_and_rates(folder, tmp_path):
     dataset(tmp_path / "copy", 60)
     first = Batches(data(folder, "a", "b"), Echo(), 4, 0)
@@ -176,6 +185,25 @@ def test_fingerprint_is_of_contents_and_rates(folder, tmp_path):
     changed = [data(folder, "b", "a"), data(folder, "a"), data(folder, "a", "b", temperature=2.0)]
     assert len({first.fingerprint, *(Batches(d, Echo(), 4, 0).fingerprint for d in changed)}) == 4
     assert first.tokenizer_fingerprint == first.tokenizer.fingerprint == tokenizer().fingerprint
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Borders(Echo):
+    """Asks for borders, and hides every word's first token and all that begins a document."""
+
+    needs = frozenset({"document_starts", "word_starts"})
+
+    def examples(self, windows, keys):
+        assert windows.sentence_starts is None
+        tokens = np.where(windows.document_starts | windows.word_starts, 9, windows.tokens)
+        return super().examples(dataclasses.replace(windows, tokens=tokens), keys)
+
+
+def test_an_objective_gets_the_borders_that_it_needs(folder):
+    plain, marked = (Batches(data(folder), o, 8, 0)(2)["encoder_input_tokens"] for o in (Echo(), Borders()))
+    starts_word = tokenizer().word_starts[plain] & (plain > 1)
+    np.testing.assert_array_equal(marked[starts_word], 9)
+    assert (marked == plain)[~starts_word].all() and not starts_word.all()
 
 
 # ---- what is refused ----------------------------------------------------------------------------

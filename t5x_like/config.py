@@ -27,7 +27,7 @@ from t5x_like.errors import Exit, UserError, did_you_mean
 from t5x_like.models.t5 import T5
 from t5x_like.objectives.deshuffling import Deshuffling
 from t5x_like.objectives.iid_denoising import IidDenoising
-from t5x_like.objectives.prefix_lm import PrefixLM
+from t5x_like.objectives.prefix_lm import LanguageModel, PrefixLM
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.objectives.ul2 import MixtureOfDenoisers
 from t5x_like.training.checkpoints import Checkpoints
@@ -37,7 +37,7 @@ from t5x_like.training.partitioning import Mesh
 from t5x_like.training.schedules import Constant, Cosine, Linear, Rsqrt, WarmupStableDecay
 
 Model = T5
-Objective = SpanCorruption | IidDenoising | Deshuffling | PrefixLM | MixtureOfDenoisers
+Objective = SpanCorruption | IidDenoising | Deshuffling | PrefixLM | LanguageModel | MixtureOfDenoisers
 Optimizer = Adafactor | AdamW | Optax
 Schedule = Constant | Rsqrt | Cosine | Linear | WarmupStableDecay
 

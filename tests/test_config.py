@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from t5x_like import config, typed
+from t5x_like.data.example import Vocabulary
 from t5x_like.errors import UserError
 
 PUBLISHED = {  # t5x/examples/t5 and the paper, appendix; counts as in the specs of tests/models
@@ -40,6 +41,14 @@ def test_published_sizes(name: str, parameters: int) -> None:
     assert run.model.num_params() == parameters
     assert run.model.dropout == (0.1 if "1_0" in name else 0.0)
     assert (run.batch_size, run.steps, run.objective.window_length()) == (2048, 1_000_000, 568)
+
+
+@pytest.mark.parametrize("name", [n for n in config.names() if n.startswith("t5/")])
+def test_objectives_fit_the_published_tokenizer(name: str) -> None:
+    run = config.load(name)
+    sentinels = tuple(32099 - i for i in range(100))
+    model = dataclasses.replace(run.model, vocab_size=32128)
+    run.objective.check(model, Vocabulary(size=32100, sentinels=sentinels))
 
 
 def test_the_command_line_of_the_readme() -> None:

@@ -17,10 +17,10 @@ Compression = Literal["gzip", "zstd", "xz"]
 
 SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
-# Bytes handed to a decompressor at once. zstd's worst case is 128 KiB out of 4 bytes in, so this bounds one step's
-# output by 128 MiB; ordinary text gives 12 KiB.
-_STEP = 4096
-_PLAIN = 1 << 20
+# Bytes handed to a decompressor at once, so that the worst case gives some 16 MiB: zstd can make 128 KiB out of 4
+# bytes, xz 7 KiB and gzip 1 KiB out of one.
+_STEP: dict[Compression, int] = {"gzip": 4096, "zstd": 512, "xz": 2048}
+_READ = 1 << 20
 _BOMB_RATIO = 250
 _BOMB_FLOOR = 64 << 20
 
@@ -37,8 +37,8 @@ class Damaged(Exception):
         self.kind = kind
 
 
-def chunks(file: IO[bytes], compression: Compression | None) -> Iterator[bytes]:
-    """The decompressed content of `file` in pieces of about 1 MiB.
+def chunks(file: IO[bytes], compression: Compression | None, size: int = _READ) -> Iterator[bytes]:
+    """The decompressed content of `file` in pieces of about `size` bytes.
 
     Several gzip members, zstd frames or xz streams in one file are read one after another; zero bytes behind the
     last one are padding.
@@ -48,7 +48,7 @@ def chunks(file: IO[bytes], compression: Compression | None) -> Iterator[bytes]:
       OSError: reading failed.
     """
     if compression is None:
-        while chunk := file.read(_PLAIN):
+        while chunk := file.read(size):
             yield chunk
         return
     ready = bytearray()
@@ -62,7 +62,7 @@ def chunks(file: IO[bytes], compression: Compression | None) -> Iterator[bytes]:
         except Damaged as error:
             damage = error
             break
-        if len(ready) >= _PLAIN:
+        if len(ready) >= size:
             yield bytes(ready)
             ready.clear()
     if ready:
@@ -74,9 +74,10 @@ def chunks(file: IO[bytes], compression: Compression | None) -> Iterator[bytes]:
 def _pieces(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
     decoder: Any = None
     consumed = produced = 0
-    while block := file.read(_PLAIN):
-        for i in range(0, len(block), _STEP):
-            data = block[i : i + _STEP]
+    step = _STEP[compression]
+    while block := file.read(_READ):
+        for i in range(0, len(block), step):
+            data = block[i : i + step]
             consumed += len(data)
             while data:
                 if decoder is None:
@@ -91,10 +92,10 @@ def _pieces(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
                 if decoder.eof:
                     decoder = None
                 produced += len(piece)
+                yield piece
                 if produced > _BOMB_FLOOR and produced > _BOMB_RATIO * consumed:
                     detail = f"{produced} bytes out of {consumed}: more than {_BOMB_RATIO} to 1"
                     raise Damaged("decompression_bomb", detail)
-                yield piece
     if decoder is not None:
         raise Damaged("truncated", f"{compression} stream ends in the middle, after {consumed} bytes")
 

@@ -132,7 +132,7 @@ def checked(
         yield Problem("lone_surrogate", file.name, line, byte, "mended" if mend else "skipped")
         if not mend:
             return
-        text = text.encode(errors="surrogatepass").decode(errors="replace")
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = text.strip()

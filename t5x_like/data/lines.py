@@ -44,7 +44,7 @@ class Cutter:
     def blocks(self) -> Iterator[Block]:
         damaged = False
         with self._file.open() as stream:
-            source = chunks(stream, self._file.compression)
+            source = chunks(stream, self._file.compression, min(self._target, 1 << 20))
             first = True
             while True:
                 try:

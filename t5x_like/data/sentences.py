@@ -18,7 +18,7 @@ _CLOSERS = "\"')\\]}”’»"
 _OPENERS = "\"'(\\[{“‘«"
 _ENDS = re.compile(rf"[.!?…][{_CLOSERS}]*$")
 _CLOSES = re.compile(rf"[{_CLOSERS}]+")
-_OPENS = re.compile(rf"\s(?:$|[{_OPENERS}]*(?:$|[^\sa-z{_OPENERS}]))")
+_OPENS = re.compile(rf" (?:$|[{_OPENERS}]*(?:$|[^\sa-z{_OPENERS}]))")
 _ABBREVIATION = re.compile(
     r"Mr|Mrs|Ms|Dr|St|Prof|Rev|Hon|Gen|Col|Capt|Lieut|Lt|Maj|Sgt|Messrs|Mt|Gov|Sen|Rep|Pres|Nos?|Vol|Fig|vs|cf|Jr|Sr"
     r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|[A-HJ-Z]"
@@ -44,7 +44,7 @@ class SentenceRule:
 
         self._ends = table(_ENDS.search)
         self._closes = table(_CLOSES.fullmatch)
-        self._opens = table(_OPENS.match if cased else (lambda piece: piece[:1].isspace()))
+        self._opens = table(_OPENS.match if cased else (lambda piece: piece[:1] == " "))
         self._breaks = table(lambda piece: "\n" in piece)
         self._stop = table(lambda piece: piece == ".")
         self._abbreviation = table(lambda piece: piece[:1].isspace() and _abbreviates(piece[1:]))

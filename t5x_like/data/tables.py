@@ -38,6 +38,9 @@ def record_documents(block: Block, file: SourceFile, settings: Settings) -> Iter
         except ValueError as error:
             yield Problem("damaged", file.name, number, 0, "skipped", str(error))
             return
+        if record is None:
+            yield Problem("damaged", file.name, number, 0, "skipped", "this record cannot be read")
+            continue
         if len(record) > settings.max_document_bytes:
             yield too_long(file, number, 0, len(record), settings.max_document_bytes)
             continue

@@ -7,6 +7,7 @@ is read here. Source of the layout: tensorflow/datasets, core/dataset_info.py an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -43,34 +44,50 @@ def is_tfds(folder: Path) -> bool:
 def count(path: str | Path) -> int:
     """Records of an ArrayRecord file; 0 where it is damaged (reading it then says so)."""
     try:
-        reader = ArrayRecordReader(str(path))
-        try:
+        with _reader(path) as reader:
             return reader.num_records()
-        finally:
-            reader.close()
-    except Exception:  # the C++ binding raises whatever absl::Status maps to
+    except ValueError:
         return 0
 
 
-def read_records(path: str | Path, first: int, last: int) -> Iterator[bytes]:
-    """Records [first, last) of an ArrayRecord file.
+def read_records(path: str | Path, first: int, last: int) -> Iterator[bytes | None]:
+    """Records [first, last) of an ArrayRecord file, None for one that is damaged.
 
     Raises:
-      ValueError: the file is damaged; what was read before has been yielded.
+      ValueError: the file is damaged as a whole, or ends early; what can be read has been yielded.
     """
+    with _reader(path) as reader:
+        there = min(last, reader.num_records())
+        for begin in range(first, there, _BATCH):
+            end = min(begin + _BATCH, there)
+            try:
+                yield from reader.read(begin, end)
+            except (
+                Exception
+            ):  # whatever absl::Status maps to; one bad record must not take 255 good ones with it
+                yield from (_read_one(reader, index) for index in range(begin, end))
+        if there < last:
+            raise ValueError(f"holds {there} records where {last} are expected")
+
+
+def _read_one(reader: Any, index: int) -> bytes | None:
+    try:
+        return reader.read(index, index + 1)[0]
+    except Exception:
+        return None
+
+
+@contextlib.contextmanager
+def _reader(path: str | Path) -> Iterator[Any]:
     try:
         reader = ArrayRecordReader(str(path))
     except Exception as error:
         raise ValueError(f"not an ArrayRecord file: {error}") from None
     try:
-        for begin in range(first, last, _BATCH):
-            try:
-                records = reader.read(begin, min(begin + _BATCH, last))
-            except Exception as error:
-                raise ValueError(f"damaged near record {begin}: {error}") from None
-            yield from records
+        yield reader
     finally:
-        reader.close()
+        with contextlib.suppress(Exception):  # closing repeats the error of a file that could not be read
+            reader.close()
 
 
 def write_shard(path: str | Path, documents: Iterable[tuple[str, str]]) -> int:
@@ -211,7 +228,7 @@ def dataset_shards(spec: str, text_field: str, data_dir: str | None) -> list[Sha
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # builders raise what they like: unknown configs, versions, missing packages
-        known = tfds.list_builders()
+        known = tfds.list_builders(with_community_datasets=False)  # those would ask the network
         if name.split("/")[0] not in known:
             raise UserError(
                 f"TFDS knows no dataset {name!r}", where=where, help=did_you_mean(name.split("/")[0], known)

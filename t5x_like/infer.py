@@ -46,10 +46,10 @@ _TOKENIZER = flags.DEFINE_string(
 _INPUT = flags.DEFINE_string("input", "-", "file of lines, or .jsonl; - reads stdin", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", "-", ".jsonl to write; - prints", flag_values=FLAGS)
 _MODE = flags.DEFINE_enum("mode", "fill", ["fill", "generate", "score"], "what to do", flag_values=FLAGS)
-_BAD_LINES = flags.DEFINE_enum(
-    "bad_lines",
-    "stop",
-    ["stop", "skip"],
+_BAD_INPUT = flags.DEFINE_enum(
+    "bad_input",
+    "fail",
+    ["fail", "skip"],
     "a line that cannot be used: stop, or report and go on",
     flag_values=FLAGS,
 )
@@ -131,9 +131,10 @@ def load_model() -> tuple[TextModel, int]:
         model, params = import_t5(_HF.value)
         tokenizer = load_tokenizer(_TOKENIZER.value or _HF.value)
     else:
+        from t5x_like.evaluate import read_step
         from t5x_like.training import checkpoints
 
-        run, params = checkpoints.restore_params(_WORKDIR.value, checkpoints.which(_CHECKPOINT.value))
+        run, params = checkpoints.restore_params(_WORKDIR.value, read_step(_CHECKPOINT.value))
         model = run.model
         tokenizer = load_tokenizer(_TOKENIZER.value or Path(_WORKDIR.value) / "tokenizer")
         features = run.objective.features(tokenizer.vocabulary)
@@ -208,17 +209,17 @@ def read(
 
 
 def check_input(lines: Iterator[tuple[int, dict[str, Any] | ValueError]], name: str) -> int:
-    """The number of records; bad lines stop the command before any work, or are reported, as --bad_lines says."""
+    """The number of records; bad lines stop the command before any work, or are reported, as --bad_input says."""
     good, bad = 0, 0
     for number, record in lines:
         if not isinstance(record, ValueError):
             good += 1
             continue
-        if _BAD_LINES.value == "stop":
+        if _BAD_INPUT.value == "fail":
             raise UserError(
                 str(record),
                 where=f"{name}:{number}",
-                help="--bad_lines=skip leaves such lines out",
+                help="--bad_input=skip leaves such lines out",
                 code=Exit.BAD_DATA,
             )
         bad += 1
@@ -362,7 +363,7 @@ def main(argv: list[str]) -> int:
             "decoding": f"{decode}",
             "max_input_length": model.max_input_length,
             "seed": _SEED.value,
-            "bad_lines": _BAD_LINES.value,
+            "bad_input": _BAD_INPUT.value,
         }
         output = Output(Path(_OUTPUT.value), settings)
     done = output.lines if output else 0

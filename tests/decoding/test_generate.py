@@ -19,6 +19,7 @@ from t5x_like.models.t5 import T5
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 IDS = SpecialIds(eos=1, pad=0)
 NEW_TOKENS = 20
+OTHERS = [("padded", 0.6, True), ("padded", 1.0, False), ("padded", 2.0, True), ("unpadded", 1.0, True)]
 
 
 @pytest.fixture(scope="module", params=["t5_1_0", "t5_1_1"])
@@ -29,29 +30,39 @@ def case(request):
     return model, params, expected
 
 
-def same_tokens(tokens: np.ndarray, sequences: np.ndarray) -> None:
-    """Hugging Face's sequences begin with the start id and are cut to the longest."""
-    generated = sequences[:, 1:]
-    np.testing.assert_array_equal(tokens[:, : generated.shape[1]], generated)
-    assert not tokens[:, generated.shape[1] :].any()
+def same_tokens(out, sequences: np.ndarray) -> None:
+    """Hugging Face's sequences begin with the start id; behind the end beam search fills with EOS where the padding
+    id is 0 (`pad or eos`), so they are compared up to their end."""
+    ours = np.asarray(out.tokens).reshape(len(sequences), NEW_TOKENS)
+    for row, length, theirs in zip(ours, np.asarray(out.lengths).ravel(), sequences[:, 1:], strict=True):
+        end = np.flatnonzero(theirs == IDS.eos)
+        assert length == (end[0] + 1 if len(end) else NEW_TOKENS)
+        np.testing.assert_array_equal(row[:length], theirs[:length])
+        assert not row[length:].any()
 
 
 @pytest.mark.parametrize("which", ["padded", "unpadded"])
 def test_greedy_equals_hugging_face(case, which):
     model, params, expected = case
     out = generate(model, params, expected[f"generate/{which}/inputs"], strategy=greedy(NEW_TOKENS), ids=IDS)
-    same_tokens(np.asarray(out.tokens)[:, 0], expected[f"generate/{which}/greedy"])
+    same_tokens(out, expected[f"generate/{which}/greedy"])
 
 
-@pytest.mark.parametrize("which", ["padded", "unpadded"])
-@pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize("alpha", [0.6, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "which, alpha, early",
+    [
+        ("padded", 0.6, False),
+        ("padded", 1.0, True),
+        ("unpadded", 2.0, False),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS),
+    ],
+)
 def test_beam_search_equals_hugging_face(case, which, early, alpha):
     model, params, expected = case
     strategy = Beam(num_beams=4, max_length=NEW_TOKENS, penalty="hf", alpha=alpha, early_stopping=early)
     out = generate(model, params, expected[f"generate/{which}/inputs"], strategy=strategy, ids=IDS)
     at = f"generate/{which}/beam/lp{alpha}/early{int(early)}"
-    same_tokens(np.asarray(out.tokens).reshape(-1, NEW_TOKENS), expected[f"{at}/sequences"])
+    same_tokens(out, expected[f"{at}/sequences"])
     np.testing.assert_allclose(np.asarray(out.scores).ravel(), expected[f"{at}/scores"], rtol=2e-5)
 
 

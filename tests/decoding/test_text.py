@@ -53,7 +53,18 @@ def test_spans_go_where_their_blanks_are(tokenizer):
     def suffix(text):  # ids that go on with a word
         return list(tokenizer.encode(f"<extra_id_0>{text}"))[1:]
 
-    generated = [*span("sing"), s[0], *span("old whale"), s[1], *suffix("s"), s[2], s[0], *span("men"), 1, s[3]]
+    generated = [
+        *span("sing"),
+        s[0],
+        *span("old whale"),
+        s[1],
+        *suffix("s"),
+        s[2],
+        s[0],
+        *span("men"),
+        1,
+        s[3],
+    ]
     spans = split_spans(generated, tokenizer)
     assert spans == {0: span("old whale"), 1: suffix("s"), 2: []}
     assert insert_spans("The <extra_id_0> sing <extra_id_1>, now.", spans, tokenizer) == (

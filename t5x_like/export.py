@@ -1,0 +1,125 @@
+"""Writes a run's weights as a Hugging Face directory, with its tokenizer and a model card.
+
+python -m t5x_like.export --workdir=runs/a --output=hf/
+python -m t5x_like.export --workdir=runs/a --output=hf/ --checkpoint=latest --overwrite
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from t5x_like.config import Run
+    from t5x_like.training.checkpoints import Record
+
+FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string("workdir", None, "run directory", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write", flag_values=FLAGS)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step", flag_values=FLAGS)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces what is in --output", flag_values=FLAGS)
+
+
+def model_card(run: Run, record: Record, command: str) -> str:
+    """README.md of the exported directory: what the model is, and what it was trained on and how."""
+    loss = (
+        "not measured"
+        if record.validation_loss is None
+        else f"{record.validation_loss:.4f} nats per target token"
+    )
+    sources = ", ".join(Path(source.path).name for source in run.data.sources) or "unknown"
+    return f"""---
+library_name: transformers
+pipeline_tag: text2text-generation
+license: unknown
+---
+
+# {run.name}
+
+{type(run.model).__name__} with {run.model.num_params():,} parameters, pretrained with {type(run.objective).__name__} by
+t5x_like. It fills blanks that are marked `<extra_id_0>`, `<extra_id_1>`, ...; it was not tuned to follow instructions.
+
+| | |
+|---|---|
+| steps | {record.step:,} of {run.steps:,}, batch {run.batch_size} |
+| tokens seen | {record.tokens:,} |
+| validation loss | {loss} |
+| data | {sources}; fingerprint `{record.data}` |
+| tokenizer | fingerprint `{record.tokenizer}` |
+| optimizer, schedule | `{run.optimizer}`, `{run.schedule}` |
+
+Trained by
+
+    {command}
+
+The licence of these weights follows from yours and from that of the training text: set `license` above before
+publishing.
+
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+"""
+
+
+def training_command(workdir: Path) -> str:
+    """The newest training command of the run, as typed."""
+    try:
+        lines = (workdir / "command.txt").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return "(not recorded)"
+    commands = [line.partition("  ")[2] for line in lines if line.strip()]
+    return ([c for c in commands if "train" in c] or commands or ["(not recorded)"])[-1]
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    for name, flag in (("workdir", _WORKDIR), ("output", _OUTPUT)):
+        if flag.value is None:
+            raise UserError(f"--{name} is needed", where="command line", help="--workdir=RUN --output=DIR")
+    workdir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    if output.exists() and not output.is_dir():
+        raise UserError("this is a file; a folder is written", where=str(output), code=Exit.CANNOT_WRITE)
+    if output.is_dir() and any(output.iterdir()) and not _OVERWRITE.value:
+        raise UserError(
+            "the output folder is not empty",
+            where=str(output),
+            help="--overwrite replaces it",
+            code=Exit.CANNOT_WRITE,
+        )
+
+    from t5x_like.data.tokenizers import load_tokenizer
+    from t5x_like.evaluate import read_step
+    from t5x_like.hub.t5 import export_t5
+    from t5x_like.training import checkpoints
+
+    run, _, record = checkpoints.open_run(workdir, read_step(_CHECKPOINT.value))
+    _, params = checkpoints.restore_params(workdir, record.step)
+    tokenizer = load_tokenizer(workdir / "tokenizer")
+    try:
+        # Finished beside the target and then moved: a folder that has this name is whole.
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+            made = Path(temporary) / "export"
+            export_t5(run.model, params, str(made), tokenizer=tokenizer)
+            (made / "README.md").write_text(
+                model_card(run, record, training_command(workdir)), encoding="utf-8"
+            )
+            if output.is_dir():
+                shutil.rmtree(output)
+            made.rename(output)
+    except OSError as e:
+        raise UserError(f"cannot write: {e.strerror}", where=str(output), code=Exit.CANNOT_WRITE) from None
+    print(f"step {record.step} of {run.name} is in {output}; to load it:")
+    print(f'  AutoModelForSeq2SeqLM.from_pretrained("{output}")')
+    print(f'  AutoTokenizer.from_pretrained("{output}")')
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

@@ -1,0 +1,65 @@
+"""export: what stands in the folder, and what is refused. (The weights themselves: tests/hub.)"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import tiny_model
+
+from t5x_like import export
+from t5x_like.data.tokenizers import load_tokenizer
+from t5x_like.errors import Exit, UserError
+from t5x_like.hub.t5 import import_t5
+from t5x_like.models.stack import stack_layers
+from t5x_like.training import checkpoints
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny_model.run_directory(tmp_path_factory.mktemp("export") / "run")
+
+
+def command(**flags) -> None:
+    export.FLAGS.unparse_flags()
+    for name in list(export.FLAGS):
+        export.FLAGS[name].unparse()
+    export.FLAGS(["export", *(f"--{k}={v}" for k, v in flags.items())])
+    assert export.main([]) == Exit.DONE
+
+
+def test_weights_tokenizer_and_card(run, tmp_path, capsys):
+    output = tmp_path / "deep" / "hf"
+    command(workdir=run, output=output)
+    assert f'from_pretrained("{output}")' in capsys.readouterr().out
+    _, params = import_t5(output)
+    _, ours = checkpoints.restore_params(run, "best")
+    jax.tree.map(np.testing.assert_array_equal, stack_layers(params), ours)
+    assert load_tokenizer(output).vocabulary == load_tokenizer(run / "tokenizer").vocabulary
+
+    card = (output / "README.md").read_text()
+    for fact in ("2 of 10", "1,120", "6.0011", tiny_model.RECORD.data, tiny_model.RECORD.tokenizer):
+        assert fact in card
+    assert [p.name for p in output.parent.iterdir()] == ["hf"]  # nothing half-made left beside it
+
+
+def test_a_full_folder_is_replaced_only_on_request(run, tmp_path):
+    (tmp_path / "old.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty") as caught:
+        command(workdir=run, output=tmp_path)
+    assert caught.value.code == Exit.CANNOT_WRITE
+    assert (tmp_path / "old.txt").exists()
+    command(workdir=run, output=tmp_path, overwrite=True)
+    assert not (tmp_path / "old.txt").exists() and (tmp_path / "model.safetensors").exists()
+
+
+def test_refusals(run, tmp_path):
+    with pytest.raises(UserError, match="--output is needed"):
+        command(workdir=run)
+    with pytest.raises(UserError, match="not a run directory"):
+        command(workdir=tmp_path, output=tmp_path / "hf")
+    with pytest.raises(UserError, match="no checkpoint of step 7"):
+        command(workdir=run, output=tmp_path / "hf", checkpoint=7)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="this is a file"):
+        command(workdir=run, output=tmp_path / "file")

@@ -30,7 +30,7 @@ from t5x_like.training.schedules import Schedule
 class AdamState(NamedTuple):
     """First and second moments, each a tree like the parameters, float32."""
 
-    count: Int32[Array, ""]
+    updates: Int32[Array, ""]
     mu: Any
     nu: Any
 
@@ -77,10 +77,10 @@ class AdamW:
 
         def update(grads: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
             assert params is not None
-            rate, count = schedule(state.count), state.count + 1
+            rate, updates = schedule(state.updates), state.updates + 1
             # Bias correction as two scalars, so that a parameter's whole update is one elementwise loop.
-            correct1 = 1 / (1 - self.b1**count) if self.bias_correction else 1.0
-            correct2 = 1 / (1 - self.b2**count) if self.bias_correction else 1.0
+            correct1 = 1 / (1 - self.b1**updates) if self.bias_correction else 1.0
+            correct2 = 1 / (1 - self.b2**updates) if self.bias_correction else 1.0
             mu = jax.tree.map(lambda m, g: self.b1 * m + (1 - self.b1) * g, state.mu, grads)
             nu = jax.tree.map(lambda v, g: self.b2 * v + (1 - self.b2) * jnp.square(g), state.nu, grads)
 
@@ -89,7 +89,7 @@ class AdamW:
                 return -rate * (direction + self.weight_decay * p if decays else direction)
 
             steps = jax.tree.map(step, params, mu, nu, decay_mask(params, self.no_decay))
-            return steps, AdamState(count, mu, nu)
+            return steps, AdamState(updates, mu, nu)
 
         return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
 
@@ -111,8 +111,8 @@ _OPTAX = (
         "adan",
         "amsgrad",
     ),
-    *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd", "radam", "rmsprop", "rprop", "sgd"),
-    *("sign_sgd", "signum", "sm3", "yogi"),
+    *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd", "radam", "rmsprop", "sgd"),
+    *("sign_sgd", "signum", "yogi"),
 )
 """What Optax exports that trains with nothing but gradients, parameters and a learning rate."""
 

@@ -62,7 +62,7 @@ class Mesh:
         if [self.data, self.fsdp, self.tensor].count(-1) > 1:
             raise UserError("only one axis of the mesh can take the devices left over (-1)", where="mesh")
 
-    def build(self, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
         """The mesh over `devices` (all of them by default), axes named `data`, `fsdp`, `tensor`.
 
         Raises:

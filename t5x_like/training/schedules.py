@@ -108,9 +108,9 @@ class _Ramp:
         raise NotImplementedError
 
 
-def _progress(now: Float[Array, ""], start: int, end: int) -> Float[Array, ""]:
-    """0 at `start`, 1 at `end` and after it."""
-    return jnp.clip((now - start) / max(end - start, 1), 0.0, 1.0)
+def _remaining(now: Float[Array, ""], start: int, end: int) -> Float[Array, ""]:
+    """1 until `start`, 0 from `end` on, a line between them."""
+    return jnp.clip((end - now) / max(end - start, 1), 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Linear(_Ramp):
     """Linear warm-up to `peak`, then linear decay to `final` at update `steps` (Devlin et al. 2019, A.2)."""
 
     def _after(self, now: Float[Array, ""], steps: int) -> Float[Array, ""]:
-        return self.peak + (self.final - self.peak) * _progress(now, self.warmup, steps)
+        return self.final + (self.peak - self.final) * _remaining(now, self.warmup, steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Cosine(_Ramp):
     """Linear warm-up to `peak`, then half a cosine down to `final` (Loshchilov and Hutter 2017, one period)."""
 
     def _after(self, now: Float[Array, ""], steps: int) -> Float[Array, ""]:
-        fall = 0.5 * (1.0 + jnp.cos(math.pi * _progress(now, self.warmup, steps)))
+        fall = 0.5 * (1.0 - jnp.cos(math.pi * _remaining(now, self.warmup, steps)))
         return self.final + (self.peak - self.final) * fall
 
 
@@ -146,7 +146,7 @@ class WarmupStableDecay(_Ramp):
 
     def _after(self, now: Float[Array, ""], steps: int) -> Float[Array, ""]:
         start = max(self.warmup, steps - round(steps * self.decay))
-        return self.peak + (self.final - self.peak) * _progress(now, start, steps)
+        return self.final + (self.peak - self.final) * _remaining(now, start, steps)
 
 
 def _at_least(schedule: object, least: float, *names: str) -> None:

@@ -52,11 +52,11 @@ def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> F
     figure = Figure(figsize=(9, 6.2), layout="constrained")
     loss, speed = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     loss.plot(
-        [r["step"] for r in train], [r["loss"] for r in train], color="#94a3b8", lw=1, label="training loss"
+        [r["step"] for r in train], [_nats(r) for r in train], color="#94a3b8", lw=1, label="training loss"
     )
     loss.plot(
         [r["step"] for r in evaluation],
-        [r["loss"] for r in evaluation],
+        [_nats(r) for r in evaluation],
         "o-",
         color="#2563eb",
         ms=4,
@@ -66,9 +66,7 @@ def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> F
         loss.axhline(
             unigram, color="#dc2626", ls="--", lw=1, label=f"unigram entropy of the targets, {unigram:.2f}"
         )
-    top = max(
-        [unigram or 0.0, *(r["loss"] for r in evaluation), *(r["loss"] for r in train[len(train) // 50 :])]
-    )
+    top = max([unigram or 0.0, *map(_nats, evaluation), *map(_nats, train[len(train) // 50 :])])
     loss.set_ylim(bottom=0, top=top * 1.08 if top else 1)
     loss.set_ylabel("nats per target token")
     loss.legend(frameon=False)
@@ -80,6 +78,11 @@ def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> F
     for axes in (loss, speed):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _nats(record: dict[str, Any]) -> float:
+    """Cross-entropy of a record; `loss` also holds the z-loss."""
+    return record.get("cross_entropy", record["loss"])
 
 
 def _svg(figure: Figure) -> str:
@@ -102,11 +105,11 @@ def _printable(text: str) -> str:
 
 
 def _sample_row(sample: dict[str, Any]) -> str:
-    filled = _printable(sample["prompt"])
+    filled = _printable(sample["inputs"])
     for i, span in enumerate(sample["spans"]):
         blank = html.escape(f"<extra_id_{i}>")
-        filled = filled.replace(blank, f"<mark>{_printable(span) or '&nbsp;'}</mark>")
-    original = _printable(sample["prompt"])
+        filled = filled.replace(blank, f"<mark>{_printable(span or '') or '&nbsp;'}</mark>")
+    original = _printable(sample["inputs"])
     for i, span in enumerate(sample["originals"]):
         original = original.replace(html.escape(f"<extra_id_{i}>"), f"<mark>{_printable(span)}</mark>")
     return f"<tr><td>{filled}</td><td>{original}</td></tr>"
@@ -136,7 +139,8 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
         else []
     )
 
-    loss = evaluation.get("loss", metrics["eval"][-1]["loss"] if metrics["eval"] else None)
+    measured = evaluation or (metrics["eval"][-1] if metrics["eval"] else None)
+    loss = _nats(measured) if measured else None
     unigram = evaluation.get("unigram_entropy")
     last = metrics["train"][-1] if metrics["train"] else {}
     rates = sorted(r["tokens_per_second"] for r in metrics["train"] if r.get("tokens_per_second"))

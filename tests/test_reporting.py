@@ -1,0 +1,70 @@
+"""The report: complete, self-contained, small, and safe against what stands in the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from t5x_like import config, reporting
+from t5x_like.errors import UserError
+
+HOSTILE = "<script>alert(1)</script> \x1b[31mred\x1b[0m & <extra_id_0> end"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(config.to_json(config.load("t5/tiny")))
+    lines = [
+        {"step": s, "kind": "train", "loss": 6 - s / 100, "cross_entropy": 6 - s / 100, "tokens_per_second": 1000.0 + s,
+         "tokens_seen": 100 * s} for s in range(10, 110, 10)
+    ]  # fmt: skip
+    lines += [
+        {"step": s, "kind": "eval", "loss": 6 - s / 110, "cross_entropy": 6 - s / 110} for s in (50, 100)
+    ]
+    lines += [
+        {**lines[3], "loss": 1.0, "cross_entropy": 1.0}
+    ]  # written again after a kill: the last one counts
+    text = "\n".join(json.dumps(x) for x in lines) + '\n{"step": 110, "kind": "tra'  # and a torn last line
+    (tmp_path / "metrics.jsonl").write_text(text)
+    (tmp_path / "evaluation.json").write_text(
+        json.dumps({"loss": 5.01, "cross_entropy": 5.0, "unigram_entropy": 6.25, "accuracy": 0.25})
+    )
+    (tmp_path / "samples.jsonl").write_text(
+        json.dumps({"inputs": HOSTILE, "spans": ["<b>x</b>"], "originals": ["\x1b[2Jy"]}) + "\n"
+    )
+    return tmp_path
+
+
+def test_report(run_dir: Path) -> None:
+    figures = reporting.write(run_dir, run_dir / "report.html", run_dir / "curve.png")
+    assert figures["gain"] == pytest.approx(1.25) and figures["loss"] == 5.0
+    page = (run_dir / "report.html").read_text()
+    assert "better than unigram by" in page and "1.250 nats" in page and "6.250" in page
+    assert "<svg" in page and len(page) < 2_000_000
+    assert "<script" not in page and "\x1b" not in page
+    assert "&lt;script&gt;alert(1)" in page and "<mark>&lt;b&gt;x&lt;/b&gt;</mark>" in page
+    for outside in ("<link", "<img", "url(http", "src="):
+        assert outside not in page, "the page must open offline"
+    assert (run_dir / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_repeated_step_counts_once_and_a_torn_line_is_passed_over(run_dir: Path) -> None:
+    metrics = reporting.read_metrics(run_dir)
+    assert [r["step"] for r in metrics["train"]] == list(range(10, 110, 10))
+    assert metrics["train"][3]["loss"] == 1.0
+
+
+def test_a_run_that_has_only_begun(run_dir: Path) -> None:
+    for name in ("evaluation.json", "samples.jsonl"):
+        (run_dir / name).unlink()
+    (run_dir / "metrics.jsonl").write_text("")
+    figures = reporting.write(run_dir, run_dir / "report.html")
+    assert figures["loss"] is None and figures["gain"] is None
+
+
+def test_what_cannot_be_reported(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no metrics"):
+        (run_dir / "metrics.jsonl").unlink()
+        reporting.write(run_dir, run_dir / "report.html")

@@ -26,6 +26,7 @@ import jax
 import xxhash
 
 from t5x_like.errors import Exit, UserError
+from t5x_like.training import partitioning
 from t5x_like.training.run_dir import RunDir, sync, write_atomically
 
 if TYPE_CHECKING:
@@ -310,10 +311,17 @@ def restore_params(run_dir: str | Path, step: int | Literal["latest", "best"] = 
       UserError: no run, no such checkpoint, a damaged one, or one of another model.
     """
     run, store, record = open_run(run_dir, step)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
-                            run.model.abstract_params())
-    return run, store.restore_params(record, abstract)
+    return run, load_params(run, store, record)
+
+
+def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh | None = None) -> Any:
+    """The parameters of a checkpoint, laid out over a mesh; None: on the default device."""
+    abstract = run.model.abstract_params()
+    placed: Any = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), abstract)
+    if mesh is not None:
+        placed = partitioning.shardings(run.model.logical_axes(), abstract, mesh)
+    return store.restore_params(
+        record, jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed))
 
 
 def open_run(run_dir: str | Path, step: int | Literal["latest", "best"] = "latest") -> tuple[Run, Store, Record]:

@@ -89,7 +89,13 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
         print(first_screen(run, setup.batches, setup.mesh, directory, setup.start))
         for change in changes:
             print(f"changed    {change}")
-        return _Loop(run, directory, setup, store, interrupts).run(record)
+        loop = _Loop(run, directory, setup, store, interrupts)
+        code = loop.run(record)
+        if code == Exit.DONE:
+            print(f"done: python -m t5x_like.evaluate --workdir={workdir}")
+        else:
+            print(f"{interrupts.raised}: stopped at step {loop.progress.step} of {run.steps}; the same command continues")
+        return code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,12 +240,7 @@ class _Loop:
                                 where=str(self.directory.path), help="make room on the disk; the same command goes on "
                                 "from the checkpoint before")
         self.directory.event("done" if done else "interrupted", step=step, signal=self.interrupts.raised)
-        if done:
-            self.progress.say(f"done: {step} steps; evaluate with: python -m t5x_like.evaluate "
-                              f"--workdir={self.directory.path}")
-            return Exit.DONE
-        self.progress.say(f"{self.interrupts.raised}: step {step} of {run.steps} is saved; the same command continues")
-        return Exit.INTERRUPTED
+        return Exit.DONE if done else Exit.INTERRUPTED
 
     # ---- the parts ----
 

@@ -1,0 +1,204 @@
+"""Checkpoints: what is saved comes back to the bit on any mesh, and what is not whole is never taken for one."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from t5x_like.errors import Exit, UserError
+from t5x_like.training.checkpoints import MAX_FAILURES, Checkpoints, Record, Store
+from t5x_like.training.partitioning import Mesh
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    step: jax.Array
+    params: dict
+    opt_state: tuple
+
+
+def state(step=1, seed=0, dtype=jnp.float32):
+    key = jax.random.key(seed)
+    params = {"encoder": {"kernel": jax.random.normal(key, (16, 8), dtype)}, "bias": jnp.arange(8, dtype=jnp.bfloat16)}
+    moments = optax_like(jax.tree.map(lambda p: p * 2, params), None, {})
+    return State(step=jnp.int32(step), params=params, opt_state=(moments, ()))
+
+
+def optax_like(*fields):
+    return fields
+
+
+def abstract(tree, sharding=None):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree)
+
+
+def save(store, *steps, losses=None):
+    for step in steps:
+        store.save(Record(step=step, validation_loss=(losses or {}).get(step)), state(step, seed=step))
+    store.wait()
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.fixture
+def store(tmp_path):
+    lines = []
+    store = Store(tmp_path / "checkpoints", Checkpoints(keep_last=10), lines.append)
+    store.lines = lines
+    store.sweep(None)
+    return store
+
+
+def test_round_trip_to_the_bit(store):
+    save(store, 3)
+    (record,) = store.records()
+    assert (record.step, store.saved) == (3, 3)
+    same(store.restore(record, abstract(state())), state(3, seed=3))
+    same(store.restore_params(record, abstract(state().params)), state(3, seed=3).params)
+
+
+def test_restores_onto_another_mesh(store):
+    four = NamedSharding(Mesh(fsdp=4, data=1).build(jax.devices()[:4]), PartitionSpec())
+    rows = NamedSharding(Mesh(fsdp=2, data=1).build(jax.devices()[:2]), PartitionSpec("fsdp"))
+    store.save(Record(step=1), jax.device_put(state(1), four))
+    store.wait()
+    wanted = abstract(state())
+    kernel = jax.ShapeDtypeStruct((16, 8), jnp.float32, sharding=rows)
+    wanted = State(wanted.step, {**wanted.params, "encoder": {"kernel": kernel}}, wanted.opt_state)
+    restored = store.restore(store.records()[0], wanted)
+    assert restored.params["encoder"]["kernel"].sharding == rows
+    same(restored, state(1))
+
+
+def test_a_state_donated_right_after_the_save_is_saved_as_it_was(store):
+    grow = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    big = State(jnp.int32(0), {"w": jnp.zeros((1024, 1024))}, ())
+    for step in range(3):
+        store.save(Record(step=step), big)
+        for _ in range(3):
+            big = grow(big)
+    store.wait()
+    for record in store.records():
+        loaded = store.restore(record, abstract(big))
+        assert int(loaded.step) == 3 * record.step
+        assert (np.asarray(loaded.params["w"]) == 3 * record.step).all()
+
+
+def test_another_dtype_is_an_error_and_not_a_cast(store):
+    save(store, 1)
+    with pytest.raises(UserError, match="encoder/kernel: float32.16,8. in the checkpoint, bfloat16.16,8. in the run"):
+        store.restore(store.records()[0], abstract(state(dtype=jnp.bfloat16)))
+
+
+def test_another_model_is_told_in_a_few_lines(store):
+    save(store, 1)
+    other = state()
+    params = {"encoder": {"kernel": jnp.zeros((16, 4))}, "norm": jnp.zeros(3)}
+    with pytest.raises(UserError) as caught:
+        store.restore(store.records()[0], abstract(State(other.step, params, other.opt_state)))
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 7
+    for words in ("params/bias: bfloat16[8] in the checkpoint, missing in the run", "float32[16,4] in the run",
+                  "params/norm: missing in the checkpoint"):
+        assert words in text
+
+
+def test_keeps_the_newest_and_the_best(tmp_path):
+    store = Store(tmp_path, Checkpoints(keep_last=2, keep_best=1))
+    save(store, 1, 2, 3, 4, 5, losses={1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5, 5: 2.4})
+    assert [r.step for r in store.records()] == [2, 4, 5]
+    assert store.find("best").step == 2 and store.find("latest").step == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{s}{e}" for s in (2, 4, 5) for e in ("", ".json"))
+    with pytest.raises(UserError, match="no checkpoint of step 3") as caught:
+        store.find(3)
+    assert "2, 4, 5" in str(caught.value)
+
+
+def test_what_is_no_checkpoint_is_ignored_and_set_aside(store):
+    """F15: an empty folder with a step for its name, a stale temporary one, an unfinished save, junk."""
+    save(store, 1, 2)
+    (store.directory / "7").mkdir()
+    (store.directory / "5.orbax-checkpoint-tmp-123").mkdir()
+    shutil.copytree(store.directory / "2", store.directory / "6")
+    (store.directory / "notes.txt").write_text("mine")
+    (store.directory / "9.json").write_text("{ not json")
+    record = store.newest_good()
+    assert record.step == 2
+    store.sweep(record)
+    left = {p.name for p in store.directory.iterdir() if not p.name.startswith("unusable-")}
+    assert left == {"1", "1.json", "2", "2.json", "notes.txt"}
+    assert any("/7 is not" in line for line in store.lines)
+    save(store, 6, 7)
+    assert [r.step for r in store.records()] == [1, 2, 6, 7]
+
+
+def test_damage_in_any_file_is_noticed_and_the_step_before_is_used(store):
+    """F12, F13: Orbax restores flipped bits without a word."""
+    save(store, 1, 2)
+    files = [p for p in (store.directory / "2").rglob("*") if p.is_file()]
+    assert any("ocdbt" in str(f) for f in files)
+    for path in files:
+        content = path.read_bytes()
+        if content:
+            middle = len(content) // 2
+            path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+            assert store.newest_good().step == 1, path
+        path.unlink()
+        assert store.newest_good().step == 1, path
+        path.write_bytes(content)
+    assert str(files[-1]) in store.lines[-1]
+    assert store.newest_good().step == 2
+
+
+def test_a_damaged_step_can_be_saved_again(store):
+    save(store, 1, 2)
+    next((store.directory / "2").rglob("_METADATA")).write_text("")
+    store.sweep(store.newest_good())
+    save(store, 2)
+    assert store.newest_good().step == 2
+
+
+def test_nothing_intact_is_an_error(store):
+    save(store, 1)
+    shutil.rmtree(store.directory / "1" / "params")
+    with pytest.raises(UserError, match="no checkpoint of this run is intact") as caught:
+        store.newest_good()
+    assert caught.value.code == Exit.CORRUPT
+
+
+def test_a_failed_save_is_told_and_earlier_ones_stay(store, monkeypatch):
+    """F08: the first failures are survived, for a disk can be mended; the third in a row ends the run."""
+    save(store, 1)
+    full = OSError(28, "No space left on device")
+
+    def fail(*arguments):
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr("t5x_like.training.checkpoints.sync", fail)
+        for step in range(2, 1 + MAX_FAILURES):
+            store.save(Record(step=step), state())
+        with pytest.raises(UserError, match="No space left") as caught:
+            store.save(Record(step=MAX_FAILURES + 1), state())
+            store.wait()
+            store.save(Record(step=MAX_FAILURES + 2), state())
+        assert caught.value.code == Exit.IO_ERROR
+    assert [r.step for r in store.records()] == [1] and store.newest_good().step == 1
+    assert sum("could not be saved" in line for line in store.lines) == MAX_FAILURES - 1
+    save(store, 3)
+    assert store.newest_good().step == 3
+
+
+def test_a_policy_that_keeps_nothing_is_refused():
+    with pytest.raises(UserError, match=r"checkpoints\.keep_last is 0"):
+        Checkpoints(keep_last=0)

@@ -114,7 +114,8 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
     else:
         _refuse_foreign(output)
     partial = output.with_name(output.name + ".partial")
-    with _locked(partial), Progress(sum(file.size for file in files), quiet=quiet) as progress:
+    size = sum(file.size for file in files)
+    with _locked(partial), _failed_writes(partial), Progress(size, quiet=quiet) as progress:
         job = Job(
             files=tuple(files),
             read=arguments.read,
@@ -272,6 +273,20 @@ def _locked(partial: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def _failed_writes(partial: Path) -> Iterator[None]:
+    """Says what a full disk or a lost mount did; reading has its own errors (data/sources.py)."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"writing the dataset failed: {error.strerror or error}",
+            where=str(error.filename or partial),
+            help="when there is room again, the same command continues where it stopped",
+            code=Exit.IO_ERROR,
+        ) from None
+
+
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("sentencepiece", "numpy", "xxhash")}
 
@@ -329,6 +344,7 @@ def _sample(arguments: Arguments, files: Sequence[SourceFile]) -> list[str]:
     """
     wanted, total = arguments.sample_bytes, sum(file.size for file in files)
     kept: list[tuple[int, int, str]] = []  # a heap with the largest hash first
+    problems: list[Problem] = []
     size = number = 0
     for file in files:
         budget = max(1, 4 * wanted * file.size // max(total, 1))
@@ -337,11 +353,12 @@ def _sample(arguments: Arguments, files: Sequence[SourceFile]) -> list[str]:
             for item in parse(block, file, arguments.read):
                 if isinstance(item, Problem):
                     fail_if_asked(item, arguments.read)
+                    problems.append(item)
                     continue
+                number += 1
                 if is_validation(text_hash(item.text), arguments.validation_fraction):
                     continue
                 heapq.heappush(kept, (-text_hash(item.text, seed=1), number, item.text))
-                number += 1
                 size += len(item.text.encode())
                 while len(kept) > 1 and size - (last := len(kept[0][2].encode())) >= wanted:
                     heapq.heappop(kept)
@@ -349,6 +366,16 @@ def _sample(arguments: Arguments, files: Sequence[SourceFile]) -> list[str]:
             read += block.size
             if read >= budget:
                 break
+    if not number:
+        kinds = Counter(problem.kind for problem in problems)
+        raise _nothing_left(kinds, problems[0] if problems else None)
+    if not kept:
+        raise UserError(
+            f"the only documents there are ({number}) fall into the validation split",
+            where="--validation_fraction",
+            help="--validation_fraction=0, or more documents",
+            code=Exit.BAD_DATA,
+        )
     return [text for _, _, text in sorted(kept, key=lambda entry: entry[1])]
 
 
@@ -365,29 +392,25 @@ def _assemble(
     totals: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     shards: dict[str, list[tuple[Path, int, int]]] = {split: [] for split in SPLITS}
     problems: Counter[str] = Counter()
-    listed = 0
-    names = [field.name for field in dataclasses.fields(Problem)]
+    first: Problem | None = None
     with (folder / "rejections.jsonl").open("w") as rejections:
         for number in range(units):
             stats, arrays = read_unit(job.unit_path(number))
             problems.update(stats["problems"])
-            for problem in stats["listed"]:
-                rejections.write(json.dumps(dict(zip(names, problem, strict=True))) + "\n")
-                listed += 1
+            for entry in stats["listed"]:
+                problem = Problem(*entry)
+                rejections.write(json.dumps(dataclasses.asdict(problem)) + "\n")
+                first = first or problem
             for split in SPLITS:
                 parts = (arrays[f"{split}/{part}"] for part in ("ids", "documents", "sentences"))
                 writer.append(split, *parts)
                 totals[split].update({k: stats[split][k] for k in ("documents", "bytes", "unknown")})
                 if stats[split]["record_bytes"]:
-                    entry = (
-                        job.text_path(number, split),
-                        stats[split]["documents"],
-                        stats[split]["record_bytes"],
-                    )
-                    shards[split].append(entry)
+                    documents, size = stats[split]["documents"], stats[split]["record_bytes"]
+                    shards[split].append((job.text_path(number, split), documents, size))
     if not sum(total["documents"] for total in totals.values()):
         shutil.rmtree(Path(job.partial) / "units")  # nothing worth keeping for other arguments
-        raise _nothing_left(folder / "rejections.jsonl", problems)
+        raise _nothing_left(Counter({kind.split()[0]: count for kind, count in problems.items()}), first)
     provenance = {
         "request": _digest(request),
         "arguments": {key: value for key, value in request.items() if key != "input"},
@@ -396,7 +419,6 @@ def _assemble(
         "input_bytes": sum(file.size for file in job.files),
         "counts": {split: dict(total) for split, total in totals.items()},
         "problems": dict(sorted(problems.items())),
-        "problems_listed": listed,
         "versions": _versions(),
     }
     if arguments.write_text_dataset is not None:
@@ -406,16 +428,15 @@ def _assemble(
     return _summary(str(output), manifest)
 
 
-def _nothing_left(rejections: Path, problems: Counter[str]) -> UserError:
-    if not problems:
+def _nothing_left(kinds: Counter[str], first: Problem | None) -> UserError:
+    """No document can be used: what was wrong, and the first place where it was."""
+    if first is None:
         return UserError("the input holds no document", where="--input", code=Exit.BAD_DATA)
-    with rejections.open() as file:
-        first = json.loads(file.readline())
+    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common())
     return UserError(
-        "no document of the input can be used: "
-        + ", ".join(f"{count} {kind.split()[0].replace('_', ' ')}" for kind, count in problems.most_common()),
-        where=f"{first['file']}:{first['line']} (byte {first['byte']})",
-        help=f"the first: {ascii(first['detail'])[1:-1]}" if first["detail"] else None,
+        f"no document of the input can be used: {counts}",
+        where=f"{first.file}:{first.line} (byte {first.byte})",
+        help=f"the first: {ascii(first.detail)[1:-1]}" if first.detail else None,
         code=Exit.BAD_DATA,
     )
 

@@ -331,6 +331,39 @@ def test_nothing_usable(tmp_path, model):
         prepare(arguments(tmp_path / "y.txt", tmp_path / "other", tokenizer=model), quiet=True)
 
 
+def test_nothing_to_train_a_tokenizer_on_says_why(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"txt": "a"}\n{"txt": "b"}')
+    with pytest.raises(UserError, match="can be used: 2 missing field") as error:
+        prepare(arguments(tmp_path / "x.jsonl", tmp_path / "out"), quiet=True)
+    assert error.value.help == "the first: did you mean --text_field=txt?"
+    (tmp_path / "y.txt").write_text("one document")
+    with pytest.raises(UserError, match=r"only documents there are \(1\) fall into the validation split"):
+        prepare(arguments(tmp_path / "y.txt", tmp_path / "out", validation_fraction=1 - 2**-53), quiet=True)
+
+
+def test_texts_without_a_token(tmp_path, model):
+    (tmp_path / "x.jsonl").write_text('{"text": "\\u200b"}\n{"text": "good"}')
+    summary = prepare(arguments(tmp_path / "x.jsonl", tmp_path / "out", tokenizer=model), quiet=True)
+    assert summary.problems == {"no_token skipped": 1}
+    assert summary.total["documents"] == 1
+    (tmp_path / "x.jsonl").write_text('{"text": "\\u200b"}')
+    with pytest.raises(UserError, match="holds no document"):
+        prepare(arguments(tmp_path / "x.jsonl", tmp_path / "other", tokenizer=model), quiet=True)
+
+
+def test_a_full_disk_stops_in_words_and_the_same_command_continues(
+    source, model, reference, tmp_path, monkeypatch
+):
+    wanted = arguments(source, tmp_path / "out", tokenizer=model)
+    with monkeypatch.context() as patch:
+        patch.setattr(units, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match="No space left on device") as error:
+            prepare(wanted, quiet=True)
+    assert error.value.code == Exit.IO_ERROR
+    prepare(wanted, quiet=True)
+    assert contents(tmp_path / "out") == contents(reference)
+
+
 @pytest.mark.parametrize(
     "change",
     [

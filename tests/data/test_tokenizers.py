@@ -181,10 +181,11 @@ def test_sentences_one_by_one_encode_to_the_whole_document():
 
 
 def test_where_sentences_begin():
-    tokens = (
+    text = (
         '| Mr|.| Bingley| came|.| "|Is| it| so|?|"| He| said| 3|.|5| times|.| Dr.| J|.| Smith| agreed| it| was| so|.|)'
         "| (|Or| not|!| and| on|.| I|.| Then|\n| a| line|.|”| Yes"
-    ).split("|")
+    )
+    tokens = text.split("|")
     pieces = sorted(set(tokens))
     ids = np.array([pieces.index(token) for token in tokens])
     starts = SentenceRule(pieces).starts(ids, np.array([0]))

@@ -227,28 +227,8 @@ TEXTS = [
 
 
 def train_tokenizer(folder: Path, kind: str, byte_fallback: bool) -> None:
-    words = [
-        "it",
-        "was",
-        "the",
-        "best",
-        "of",
-        "times",
-        "fill",
-        "blanks",
-        "two",
-        "spaces",
-        "and",
-        "what",
-        "not",
-        "else",
-        "may",
-        "come",
-        "here",
-        "by",
-        "and",
-        "by",
-    ]
+    text = "it was the best of times fill blanks two spaces and what not else may come here by and by"
+    words = text.split()
     lines = [" ".join(words[i % 7 :: 1 + i % 5]) for i in range(400)]
     with (folder / "spiece.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -155,3 +156,16 @@ def invalid_utf8(
 def too_long(file: SourceFile, line: int, byte: int, size: int, limit: int) -> Problem:
     """A document (or line of JSON) of `size` bytes that was left out."""
     return Problem("too_long", file.name, line, byte, "skipped", f"{size} bytes, limit {limit}")
+
+
+def nothing_left(kinds: Counter[str], first: Problem | None) -> UserError:
+    """No document can be used: what was wrong, and the first place where it was."""
+    if first is None:
+        return UserError("the input holds no document", where="--input", code=Exit.BAD_DATA)
+    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common())
+    return UserError(
+        f"no document of the input can be used: {counts}",
+        where=f"{first.file}:{first.line} (byte {first.byte})",
+        help=f"the first: {ascii(first.detail)[1:-1]}" if first.detail else None,
+        code=Exit.BAD_DATA,
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import heapq
 import importlib.metadata
 import json
 import shutil
@@ -23,9 +22,9 @@ import filelock
 import xxhash
 
 from t5x_like.data import sources, text_dataset
-from t5x_like.data.documents import Problem, Settings
+from t5x_like.data.documents import Problem, Settings, nothing_left
 from t5x_like.data.prepare_report import Progress, Summary
-from t5x_like.data.reading import blocks, parse
+from t5x_like.data.sampling import tokenizer_sample
 from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_dataset import TokenDataset
 from t5x_like.data.token_writer import TokenDatasetWriter, write_durably
@@ -38,10 +37,7 @@ from t5x_like.data.units import (
     default_unit_bytes,
     default_workers,
     encode_units,
-    fail_if_asked,
-    is_validation,
     read_unit,
-    text_hash,
 )
 from t5x_like.errors import Exit, UserError
 
@@ -326,7 +322,9 @@ def _tokenizer(
     if not folder.is_dir():
         if existing is None:
             progress.stage("reading a sample for the tokenizer")
-            sample = _sample(arguments, files)
+            sample = tokenizer_sample(
+                files, arguments.read, arguments.sample_bytes, arguments.validation_fraction
+            )
             progress.stage(f"training the tokenizer on {sum(map(len, sample)) / 1e6:.1f} MB of text")
             existing = arguments.training.train(sample)
         temporary = partial / "tokenizer.tmp"
@@ -334,49 +332,6 @@ def _tokenizer(
         existing.save(temporary)
         temporary.rename(folder)
     return load_tokenizer(folder)
-
-
-def _sample(arguments: Arguments, files: Sequence[SourceFile]) -> list[str]:
-    """Documents for training the tokenizer: those with the smallest hashes among the beginnings of all files.
-
-    Of each file its share of four times the wanted bytes is read, so the sample of a large corpus costs little;
-    validation documents stay out.
-    """
-    wanted, total = arguments.sample_bytes, sum(file.size for file in files)
-    kept: list[tuple[int, int, str]] = []  # a heap with the largest hash first
-    problems: list[Problem] = []
-    size = number = 0
-    for file in files:
-        budget = max(1, 4 * wanted * file.size // max(total, 1))
-        read = 0
-        for block in blocks([file], arguments.read, min(budget, 1 << 20)):
-            for item in parse(block, file, arguments.read):
-                if isinstance(item, Problem):
-                    fail_if_asked(item, arguments.read)
-                    problems.append(item)
-                    continue
-                number += 1
-                if is_validation(text_hash(item.text), arguments.validation_fraction):
-                    continue
-                heapq.heappush(kept, (-text_hash(item.text, seed=1), number, item.text))
-                size += len(item.text.encode())
-                while len(kept) > 1 and size - (last := len(kept[0][2].encode())) >= wanted:
-                    heapq.heappop(kept)
-                    size -= last
-            read += block.size
-            if read >= budget:
-                break
-    if not number:
-        kinds = Counter(problem.kind for problem in problems)
-        raise _nothing_left(kinds, problems[0] if problems else None)
-    if not kept:
-        raise UserError(
-            f"the only documents there are ({number}) fall into the validation split",
-            where="--validation_fraction",
-            help="--validation_fraction=0, or more documents",
-            code=Exit.BAD_DATA,
-        )
-    return [text for _, _, text in sorted(kept, key=lambda entry: entry[1])]
 
 
 # ---- the finished dataset
@@ -410,7 +365,7 @@ def _assemble(
                     shards[split].append((job.text_path(number, split), documents, size))
     if not sum(total["documents"] for total in totals.values()):
         shutil.rmtree(Path(job.partial) / "units")  # nothing worth keeping for other arguments
-        raise _nothing_left(Counter({kind.split()[0]: count for kind, count in problems.items()}), first)
+        raise nothing_left(Counter({kind.split()[0]: count for kind, count in problems.items()}), first)
     provenance = {
         "request": _digest(request),
         "arguments": {key: value for key, value in request.items() if key != "input"},
@@ -426,19 +381,6 @@ def _assemble(
     manifest = writer.finish(provenance)
     _replace(folder, output)
     return _summary(str(output), manifest)
-
-
-def _nothing_left(kinds: Counter[str], first: Problem | None) -> UserError:
-    """No document can be used: what was wrong, and the first place where it was."""
-    if first is None:
-        return UserError("the input holds no document", where="--input", code=Exit.BAD_DATA)
-    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common())
-    return UserError(
-        f"no document of the input can be used: {counts}",
-        where=f"{first.file}:{first.line} (byte {first.byte})",
-        help=f"the first: {ascii(first.detail)[1:-1]}" if first.detail else None,
-        code=Exit.BAD_DATA,
-    )
 
 
 def _publish_text(

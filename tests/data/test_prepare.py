@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import small_corpus as corpus
 
-from t5x_like.data import preparation, token_writer, units
+from t5x_like.data import preparation, sources, token_writer, units
 from t5x_like.data.documents import Settings
 from t5x_like.data.preparation import Arguments, prepare
+from t5x_like.data.sampling import tokenizer_sample
 from t5x_like.data.token_dataset import TokenDataset
 from t5x_like.data.tokenizer_training import Training
 from t5x_like.errors import Exit, UserError
@@ -212,10 +213,7 @@ def test_training_the_tokenizer_is_repeatable(source, tmp_path):
 
 
 def test_the_sample_leaves_validation_out_and_has_its_size(source):
-    from t5x_like.data import sources
-
-    wanted = arguments(source, "x", tokenizer_sample_bytes=30_000, validation_fraction=0.3)
-    sample = preparation._sample(wanted, sources.find([str(source)]))
+    sample = tokenizer_sample(sources.find([str(source)]), Settings(), 30_000, 0.3)
     assert 30_000 <= sum(len(text.encode()) for text in sample) < 34_000
     assert not any(units.is_validation(units.text_hash(text), 0.3) for text in sample)
 

@@ -124,7 +124,8 @@ def data_parts(parts: list[str], python: str | None) -> tuple[dict[str, Any], li
                 theirs.append(answer)
         rate = statistics.median(side["input_tokens_per_s"] for side in mine)
         found[part] = {"ours": mine, "seqio": missing or theirs}
-        rows.append((label, f"{rate:,.0f}", "", ""))
+        per_cpu = [side["input_tokens_per_cpu_s"] for side in mine if "input_tokens_per_cpu_s" in side]
+        rows.append((label, f"{rate:,.0f}", f"{statistics.median(per_cpu):,.0f}" if per_cpu else "", ""))
         if missing:
             rows.append((f"  seqio: {missing}", "", "", ""))
         else:

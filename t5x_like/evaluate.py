@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory", flag_values=FLAGS)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best or a step", flag_values=FLAGS)
-_SPLIT = flags.DEFINE_string("split", None, "split of the data; default: the run's validation split", flag_values=FLAGS)
+_SPLIT = flags.DEFINE_string(
+    "split", None, "split of the data; default: the run's validation split", flag_values=FLAGS
+)
 _DATA = flags.DEFINE_string("data", None, "token dataset(s); default: those of the run", flag_values=FLAGS)
-_BATCHES = flags.DEFINE_integer("batches", None, "at most this many; default: all", lower_bound=1, flag_values=FLAGS)
+_BATCHES = flags.DEFINE_integer(
+    "batches", None, "at most this many; default: all", lower_bound=1, flag_values=FLAGS
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "examples at a time; default: as in training", lower_bound=1, flag_values=FLAGS
 )
@@ -142,7 +146,9 @@ def main(argv: list[str]) -> int:
     """Reads the flags, prints the figures."""
     del argv
     if _WORKDIR.value is None:
-        raise UserError("which run?", where="--workdir", help="--workdir=RUN, a directory that train has written")
+        raise UserError(
+            "which run?", where="--workdir", help="--workdir=RUN, a directory that train has written"
+        )
     figures = evaluate(
         _WORKDIR.value,
         _CHECKPOINT.value,

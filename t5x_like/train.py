@@ -27,18 +27,34 @@ from t5x_like.errors import UserError
 
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string(
-    "config", None, "family/file:function of configs/, FILE.py:function, config.json or a run", flag_values=FLAGS
+    "config",
+    None,
+    "family/file:function of configs/, FILE.py:function, config.json or a run",
+    flag_values=FLAGS,
 )
-_SET = flags.DEFINE_multi_string("set", [], "path=value, such as model.d_model=128; repeatable", flag_values=FLAGS)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "path=value, such as model.d_model=128; repeatable", flag_values=FLAGS
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory", flag_values=FLAGS)
 _DATA = flags.DEFINE_string(
-    "data", None, "token dataset(s) of t5x_like.prepare, with commas; short for --set=data.sources=", flag_values=FLAGS
+    "data",
+    None,
+    "token dataset(s) of t5x_like.prepare, with commas; short for --set=data.sources=",
+    flag_values=FLAGS,
 )
 _STEPS = flags.DEFINE_integer("steps", None, "short for --set=steps=", lower_bound=0, flag_values=FLAGS)
-_FRESH = flags.DEFINE_bool("fresh", False, "move a run that is in --workdir aside and begin anew", flag_values=FLAGS)
-_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print every value of the run and stop", flag_values=FLAGS)
+_FRESH = flags.DEFINE_bool(
+    "fresh", False, "move a run that is in --workdir aside and begin anew", flag_values=FLAGS
+)
+_PRINT_CONFIG = flags.DEFINE_bool(
+    "print_config", False, "print every value of the run and stop", flag_values=FLAGS
+)
 _CPU_DEVICES = flags.DEFINE_integer(
-    "cpu_devices", None, "split the CPU into this many devices, to try out meshes", lower_bound=1, flag_values=FLAGS
+    "cpu_devices",
+    None,
+    "split the CPU into this many devices, to try out meshes",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 
 CACHE_BYTES = 1 << 30
@@ -81,7 +97,7 @@ def _keep_compiled_programs() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs what we report ourselves
-    if jax.config.jax_compilation_cache_dir is None:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t5x_like" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)

@@ -135,10 +135,12 @@ class T5:
         """Random parameters as T5X draws them, float32; the same values scanned or unrolled."""
         return _init(self, key)
 
+    @functools.cache  # a start asks several times, and tracing a deep model takes a second
     def abstract_params(self) -> Params:
         """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
+    @functools.cache
     def logical_axes(self) -> Params:
         """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
         boxed = jax.eval_shape(functools.partial(_boxed_init, self), jax.random.key(0))

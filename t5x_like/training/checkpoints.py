@@ -53,8 +53,10 @@ class Checkpoints:
     def __post_init__(self) -> None:
         for name, least in (("every", 1), ("keep_last", 1), ("keep_best", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"checkpoints.{name} is {getattr(self, name)}; it must be at least {least}",
-                                where=f"checkpoints.{name}")
+                raise UserError(
+                    f"checkpoints.{name} is {getattr(self, name)}; it must be at least {least}",
+                    where=f"checkpoints.{name}",
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,9 @@ class Store:
       saved: the newest step that this process knows to be safe on disk.
     """
 
-    def __init__(self, directory: Path, policy: Checkpoints | None = None, say: Callable[[str], None] = print):
+    def __init__(
+        self, directory: Path, policy: Checkpoints | None = None, say: Callable[[str], None] = print
+    ):
         self.directory, self._policy, self.say = directory, policy or Checkpoints(), say
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -129,8 +133,12 @@ class Store:
                 return record
             self.say(f"warning: checkpoint {record.step} is damaged and is not used: {damage}")
         if records:
-            raise UserError("no checkpoint of this run is intact", where=str(self.directory), code=Exit.CORRUPT,
-                            help=f"restore the files from a copy (the oldest: {damage}), or begin anew by --fresh")
+            raise UserError(
+                "no checkpoint of this run is intact",
+                where=str(self.directory),
+                code=Exit.CORRUPT,
+                help=f"restore the files from a copy (the oldest: {damage}), or begin anew by --fresh",
+            )
         return None
 
     def find(self, step: int | Literal["latest", "best"]) -> Record:
@@ -141,8 +149,12 @@ class Store:
         """
         records = self.records()
         if not records:
-            raise UserError("there is no checkpoint", where=str(self.directory), code=Exit.BAD_DATA,
-                            help="name a run directory of t5x_like.train by --workdir")
+            raise UserError(
+                "there is no checkpoint",
+                where=str(self.directory),
+                code=Exit.BAD_DATA,
+                help="name a run directory of t5x_like.train by --workdir",
+            )
         if step == "latest":
             record = self.newest_good()
             assert record is not None
@@ -153,12 +165,20 @@ class Store:
         else:
             steps = {r.step: r for r in records}
             if step not in steps:
-                raise UserError(f"there is no checkpoint of step {step}", where=str(self.directory),
-                                help="there are: " + ", ".join(map(str, steps)), code=Exit.BAD_DATA)
+                raise UserError(
+                    f"there is no checkpoint of step {step}",
+                    where=str(self.directory),
+                    help="there are: " + ", ".join(map(str, steps)),
+                    code=Exit.BAD_DATA,
+                )
             record = steps[step]
         if damage := self.damage(record):
-            raise UserError(f"checkpoint {record.step} is damaged: {damage}", where=str(self.directory),
-                            help="there are: " + ", ".join(str(r.step) for r in records), code=Exit.CORRUPT)
+            raise UserError(
+                f"checkpoint {record.step} is damaged: {damage}",
+                where=str(self.directory),
+                help="there are: " + ", ".join(str(r.step) for r in records),
+                code=Exit.CORRUPT,
+            )
         return record
 
     def damage(self, record: Record) -> str:
@@ -203,7 +223,7 @@ class Store:
         record = dataclasses.replace(record, saved=time.time(), arrays=_signature(paths(state)))
         self._pending_step = record.step
         try:
-            response = ocp.save_checkpointables_async(self.directory / str(record.step), _split(state))
+            response = ocp.save_checkpointables_async(str(self.directory / str(record.step)), _split(state))
         except OSError as e:
             self._failed(record.step, e)
             return
@@ -229,11 +249,16 @@ class Store:
         self._failures += 1
         reason = _first_line(error)
         if self._failures >= MAX_FAILURES:
-            raise UserError(f"{self._failures} checkpoints in a row could not be saved: {reason}",
-                            where=str(self.directory), code=Exit.IO_ERROR,
-                            help="make room on the disk; the same command then goes on from the last checkpoint")
-        self.say(f"warning: checkpoint {step} could not be saved: {reason} (training goes on; earlier "
-                  "checkpoints are kept)")
+            raise UserError(
+                f"{self._failures} checkpoints in a row could not be saved: {reason}",
+                where=str(self.directory),
+                code=Exit.IO_ERROR,
+                help="make room on the disk; the same command then goes on from the last checkpoint",
+            )
+        self.say(
+            f"warning: checkpoint {step} could not be saved: {reason} (training goes on; earlier "
+            "checkpoints are kept)"
+        )
 
     def _seal(self, record: Record, response: Any) -> None:
         """In the background: the files to the disk, then the record, then the old steps away."""
@@ -247,10 +272,14 @@ class Store:
             for path in [*paths, *(p for p in folder.rglob("*") if p.is_dir()), folder, self.directory]:
                 sync(path)
             record = dataclasses.replace(record, files=files)
-            write_atomically(self.directory / f"{record.step}.json", json.dumps(dataclasses.asdict(record)) + "\n")
+            write_atomically(
+                self.directory / f"{record.step}.json", json.dumps(dataclasses.asdict(record)) + "\n"
+            )
         except BaseException:
             for path in (folder, *self.directory.glob(f"{record.step}.orbax-checkpoint-tmp*")):
-                shutil.rmtree(path, ignore_errors=True)  # gives its room back, and a retry finds the place free
+                shutil.rmtree(
+                    path, ignore_errors=True
+                )  # gives its room back, and a retry finds the place free
             raise
         self._prune()
 
@@ -279,7 +308,7 @@ class Store:
         from orbax.checkpoint import v1 as ocp
 
         self._compare(record, _signature(paths(abstract)), record.arrays)
-        loaded = ocp.load_checkpointables(self.directory / str(record.step), _split(abstract))
+        loaded = ocp.load_checkpointables(str(self.directory / str(record.step)), _split(abstract))
         flat = paths(loaded["params"], "params/") | loaded["rest"]
         return jax.tree.unflatten(jax.tree.structure(abstract), [flat[path] for path in paths(abstract)])
 
@@ -289,19 +318,32 @@ class Store:
 
         saved = {path: kind for path, kind in record.arrays.items() if path.startswith("params/")}
         self._compare(record, _signature(paths(abstract, "params/")), saved)
-        return ocp.load_checkpointables(self.directory / str(record.step), {"params": abstract})["params"]
+        return ocp.load_checkpointables(str(self.directory / str(record.step)), {"params": abstract})[
+            "params"
+        ]
 
     def _compare(self, record: Record, wanted: Mapping[str, str], saved: Mapping[str, str]) -> None:
         differing = [path for path in dict.fromkeys((*saved, *wanted)) if saved.get(path) != wanted.get(path)]
         if not differing:
             return
-        shown = [f"  {path}: {saved.get(path, 'missing')} in the checkpoint, {wanted.get(path, 'missing')} in the run"
-                 for path in differing[:3]]
+        shown = [
+            f"  {path}: {saved.get(path, 'missing')} in the checkpoint, {wanted.get(path, 'missing')} in the run"
+            for path in differing[:3]
+        ]
         more = [f"  and {len(differing) - 3} more"] if len(differing) > 3 else []
-        raise UserError("\n".join([f"checkpoint {record.step} is not of this model and optimizer: {len(differing)} of "
-                                   f"{len(wanted)} arrays differ", *shown, *more]),
-                        where=str(self.directory), code=Exit.BAD_DATA,
-                        help="config.json beside it is the configuration that it belongs to")
+        raise UserError(
+            "\n".join(
+                [
+                    f"checkpoint {record.step} is not of this model and optimizer: {len(differing)} of "
+                    f"{len(wanted)} arrays differ",
+                    *shown,
+                    *more,
+                ]
+            ),
+            where=str(self.directory),
+            code=Exit.BAD_DATA,
+            help="config.json beside it is the configuration that it belongs to",
+        )
 
 
 def restore_params(run_dir: str | Path, step: int | Literal["latest", "best"] = "latest") -> tuple[Run, Any]:
@@ -321,17 +363,25 @@ def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh 
     if mesh is not None:
         placed = partitioning.shardings(run.model.logical_axes(), abstract, mesh)
     return store.restore_params(
-        record, jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed))
+        record,
+        jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed),
+    )
 
 
-def open_run(run_dir: str | Path, step: int | Literal["latest", "best"] = "latest") -> tuple[Run, Store, Record]:
+def open_run(
+    run_dir: str | Path, step: int | Literal["latest", "best"] = "latest"
+) -> tuple[Run, Store, Record]:
     """The configuration of a run, its checkpoints, and the record of one of them."""
     from t5x_like import config
 
     directory = RunDir(run_dir)
     if not directory.config.is_file():
-        raise UserError("this is not a run directory: it has no config.json", where=str(run_dir),
-                        help="name the --workdir of a t5x_like.train run", code=Exit.BAD_DATA)
+        raise UserError(
+            "this is not a run directory: it has no config.json",
+            where=str(run_dir),
+            help="name the --workdir of a t5x_like.train run",
+            code=Exit.BAD_DATA,
+        )
     run = config.from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
     store = Store(directory.checkpoints)
     return run, store, store.find(step)
@@ -339,8 +389,10 @@ def open_run(run_dir: str | Path, step: int | Literal["latest", "best"] = "lates
 
 def paths(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Leaf path, such as `params/encoder/norm/scale` -> leaf, in the order of `jax.tree.leaves`."""
-    return {prefix + jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        prefix + jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _loss(record: Record) -> float:

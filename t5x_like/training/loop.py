@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool
 from t5x_like.data.batches import Batches
 from t5x_like.data.prefetch import Prefetch, prefetch
 from t5x_like.errors import Exit, UserError
+from t5x_like.objectives.base import Losses
 from t5x_like.training import partitioning, start
 from t5x_like.training import state as states
 from t5x_like.training.checkpoints import Record, Store
@@ -35,8 +36,9 @@ from t5x_like.training.metrics import Metrics
 from t5x_like.training.progress import Eta, Progress, duration, quantity
 from t5x_like.training.run_dir import RunDir, open_for_training
 from t5x_like.training.screen import first_screen
+from t5x_like.training.setup import Setup, set_up
 from t5x_like.training.state import TrainState
-from t5x_like.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
+from t5x_like.training.step import EvalStep, TrainStep
 
 if TYPE_CHECKING:
     from t5x_like.config import Run
@@ -57,9 +59,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         for name, least in (("every", 0), ("batches", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}",
-                                where=f"evaluation.{name}")
+            if (value := getattr(self, name)) < least:
+                what = f"evaluation.{name} is {value}; it must be at least {least}"
+                raise UserError(what, where=f"evaluation.{name}")
 
 
 def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
@@ -81,10 +83,12 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
         store = Store(directory.checkpoints, run.checkpoints)
         record = store.newest_good()
         if record is not None and record.step >= run.steps:
-            print(f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
-                  "--set=steps=N goes on to step N; --fresh begins anew")
+            print(
+                f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
+                "--set=steps=N goes on to step N; --fresh begins anew"
+            )
             return Exit.DONE
-        setup = _set_up(run, directory, record)
+        setup = set_up(run, directory, record)
         store.sweep(record)
         print(first_screen(run, setup.batches, setup.mesh, directory, setup.start))
         for change in changes:
@@ -94,62 +98,21 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
         if code == Exit.DONE:
             print(f"done: python -m t5x_like.evaluate --workdir={workdir}")
         else:
-            print(f"{interrupts.raised}: stopped at step {loop.progress.step} of {run.steps}; the same command continues")
+            step = loop.progress.step
+            print(f"{interrupts.raised}: stopped at step {step} of {run.steps}; the same command continues")
         return code
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Setup:
-    """What a run needs apart from its state."""
-
-    mesh: jax.sharding.Mesh
-    rows: slice
-    batches: Batches
-    validation: Batches | None
-    train_step: TrainStep
-    eval_step: EvalStep
-    start: int
-
-
-def _set_up(run: Run, directory: RunDir, record: Record | None) -> _Setup:
-    """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk."""
-    from t5x_like import config
-
-    mesh = run.mesh.build()
-    partitioning.check_batch(run.batch_size, run.microbatches, mesh)
-    batches = Batches(run.data, run.objective, run.batch_size, run.seed)
-    run.objective.check(run.model, batches.vocabulary)
-    validation = None
-    if run.evaluation.every:
-        validation = Batches(run.data, run.objective, run.batch_size, run.seed, split="validation")
-    if record is not None:
-        start.check_data(record, batches, directory)
-    try:
-        directory.describe(config.to_json(run), config.describe(run), [str(d) for d in mesh.devices.flat])
-        batches.tokenizer.save(directory.tokenizer)
-    except OSError as e:
-        raise UserError(f"the run directory cannot be written: {e}", where=str(directory.path),
-                        code=Exit.CANNOT_WRITE) from None
-    return _Setup(
-        mesh=mesh,
-        rows=partitioning.host_rows(run.batch_size, mesh),
-        batches=batches,
-        validation=validation,
-        train_step=make_train_step(
-            run.model, run.objective, run.optimizer, run.schedule.over(run.steps), mesh,
-            microbatches=run.microbatches, seed=run.seed, clip_global_norm=run.clip_global_norm,
-        ),
-        eval_step=make_eval_step(run.model, run.objective, mesh),
-        start=record.step if record else 0,
-    )  # fmt: skip
-
-
-def validate(eval_step: EvalStep, params: Any, batches: Batches, mesh: jax.sharding.Mesh, most: int | None = None
-             ) -> dict[str, float]:
+def validate(
+    eval_step: EvalStep, params: Any, batches: Batches, mesh: jax.sharding.Mesh, most: int | None = None
+) -> dict[str, float]:
     """Means over the first `most` batches of a validation split (None: all of it), and `perplexity`."""
     rows = partitioning.host_rows(batches.batch_size, mesh)
     steps = range(batches.num_batches if most is None else min(most, batches.num_batches))
-    sums = [eval_step(params, partitioning.shard_batch(batches(step, rows), mesh)) for step in steps]
+    sums: list[Losses] = []
+    for step in steps:
+        sums.append(eval_step(params, partitioning.shard_batch(batches(step, rows), mesh)))
+        jax.block_until_ready(sums[-2:-1])
     values = mean(jax.device_get(sums))
     return values | {"perplexity": math.exp(min(values.get("cross_entropy", values["loss"]), 700.0))}
 
@@ -157,8 +120,9 @@ def validate(eval_step: EvalStep, params: Any, batches: Batches, mesh: jax.shard
 class _Loop:
     """One call of `train`, from the compiled step to the last checkpoint."""
 
-    def __init__(self, run: Run, directory: RunDir, setup: _Setup, store: Store, interrupts: Interrupts):
-        self.config, self.directory, self.setup, self.store, self.interrupts = run, directory, setup, store, interrupts
+    def __init__(self, run: Run, directory: RunDir, setup: Setup, store: Store, interrupts: Interrupts):
+        self.config, self.directory, self.setup = run, directory, setup
+        self.store, self.interrupts = store, interrupts
         self.eta, self.progress = Eta(), Progress(setup.start, run.steps)
         self.metrics = Metrics(directory, setup.start)
         self.validated: tuple[int, float | None] = (-1, None)
@@ -171,15 +135,22 @@ class _Loop:
         features = setup.batches.features
         with (
             contextlib.closing(self.metrics),
-            prefetch(setup.batches, setup.start, run.steps, setup.rows, run.data.workers, run.data.prefetch) as stream,
+            prefetch(
+                setup.batches, setup.start, run.steps, setup.rows, run.data.workers, run.data.prefetch
+            ) as stream,
             concurrent.futures.ThreadPoolExecutor(1) as pool,
         ):
             compiling = pool.submit(self._compile)  # while the first batches are made and the state is read
             state, told = start.begin(run, setup.mesh, self.store, record)
             print(*told, sep="\n", flush=True)
             self.directory.event("resumed" if record else "started", step=setup.start, told=told)
-            self.meter = Meter(record.tokens if record else 0, int(jax.device_get(state.skipped)),
-                               step_flops(run.model, features, run.batch_size), setup.batches.vocabulary.pad, features)
+            self.meter = Meter(
+                record.tokens if record else 0,
+                int(jax.device_get(state.skipped)),
+                step_flops(run.model, features, run.batch_size),
+                setup.batches.vocabulary.pad,
+                features,
+            )
             with self.progress:
                 self.progress.phase("compiling")
                 train_step = compiling.result()
@@ -192,8 +163,10 @@ class _Loop:
         run, setup = self.config, self.setup
         wanted = states.abstract(run.model, run.optimizer, run.schedule.over(run.steps), setup.mesh)
         sharding = partitioning.batch_sharding(setup.mesh)
-        batch = {name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
-                 for name, feature in setup.batches.features.items()}
+        batch = {
+            name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
+            for name, feature in setup.batches.features.items()
+        }
         return setup.train_step.lower(wanted, batch).compile()
 
     def _steps(self, train_step: TrainStep, state: TrainState, stream: Prefetch) -> tuple[int, TrainState]:
@@ -236,9 +209,12 @@ class _Loop:
             self.store.wait()
             self._tell_saved()
             if self.store.saved != step:
-                raise UserError(f"the last checkpoint, of step {step}, could not be saved", code=Exit.IO_ERROR,
-                                where=str(self.directory.path), help="make room on the disk; the same command goes on "
-                                "from the checkpoint before")
+                raise UserError(
+                    f"the last checkpoint, of step {step}, could not be saved",
+                    code=Exit.IO_ERROR,
+                    where=str(self.directory.path),
+                    help="make room on the disk; the same command goes on from the checkpoint before",
+                )
         self.directory.event("done" if done else "interrupted", step=step, signal=self.interrupts.raised)
         return Exit.DONE if done else Exit.INTERRUPTED
 
@@ -264,17 +240,25 @@ class _Loop:
         )  # fmt: skip
         if meter.skipped > skipped:
             self.directory.event("skipped", step=step, updates=meter.skipped - skipped)
-            self.progress.say(f"warning: {meter.skipped - skipped} of {steps} updates up to step {step} were skipped: "
-                              "the loss or the gradient was not finite")
+            self.progress.say(
+                f"warning: {meter.skipped - skipped} of {steps} updates up to step {step} were skipped: "
+                "the loss or the gradient was not finite"
+            )
         if meter.nonfinite_in_a_row >= run.max_nonfinite_steps:
-            self._stop_nonfinite(step, f"the last {meter.nonfinite_in_a_row} losses or gradients were not finite")
+            self._stop_nonfinite(
+                step, f"the last {meter.nonfinite_in_a_row} losses or gradients were not finite"
+            )
 
     def _stop_nonfinite(self, step: int, what: str) -> NoReturn:
         self.directory.event("stopped", step=step, reason=what)
         self.store.wait()
-        raise UserError(f"{what}: stopped at step {step}", where=str(self.directory.path), code=Exit.INTERNAL,
-                        help="lower the learning rate, set clip_global_norm=1.0 or model.dtype=float32; every "
-                             "checkpoint that was saved is finite")
+        raise UserError(
+            f"{what}: stopped at step {step}",
+            where=str(self.directory.path),
+            code=Exit.INTERNAL,
+            help="lower the learning rate, set clip_global_norm=1.0 or model.dtype=float32; every "
+            "checkpoint that was saved is finite",
+        )
 
     def _validate(self, step: int, state: TrainState) -> None:
         if self.setup.validation is None:
@@ -282,8 +266,13 @@ class _Loop:
         self._report(step)
         self.progress.phase("validating")
         began = time.perf_counter()
-        values = validate(self.setup.eval_step, state.params, self.setup.validation, self.setup.mesh,
-                          self.config.evaluation.batches)
+        values = validate(
+            self.setup.eval_step,
+            state.params,
+            self.setup.validation,
+            self.setup.mesh,
+            self.config.evaluation.batches,
+        )
         self.eta.evaluated(time.perf_counter() - began)
         self.progress.phase(None)
         self.validated = (step, values["loss"])

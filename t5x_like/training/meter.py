@@ -48,8 +48,15 @@ class Meter:
       clock: seconds, monotonic; replaced in tests.
     """
 
-    def __init__(self, tokens_seen: int, skipped: int, flops: float, pad: int, features: dict[str, Feature],
-                 clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        tokens_seen: int,
+        skipped: int,
+        flops: float,
+        pad: int,
+        features: dict[str, Feature],
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self.tokens_seen, self.nonfinite_in_a_row, self.skipped = tokens_seen, 0, skipped
         self._flops, self._pad, self._names, self._clock = flops, pad, token_features(features), clock
         self._sums: list[Losses] = []

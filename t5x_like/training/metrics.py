@@ -34,7 +34,7 @@ class JsonLines:
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._pending.append(json.dumps({"step": step, "kind": kind, **plain}) + "\n")
-        del self._pending[:-self.MOST_KEPT]
+        del self._pending[: -self.MOST_KEPT]
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(self._pending))
         self._pending.clear()
@@ -92,7 +92,10 @@ class Metrics:
         except Exception as e:  # whatever ails a writer, the training goes on
             if name not in self._warned:
                 self._warned.add(name)
-                print(f"warning: metrics are not being written by {name}: {e} (training goes on)", file=sys.stderr)
+                print(
+                    f"warning: metrics are not being written by {name}: {e} (training goes on)",
+                    file=sys.stderr,
+                )
             return None
 
 

@@ -59,16 +59,26 @@ class Progress:
       clock: seconds, monotonic; replaced in tests.
     """
 
-    def __init__(self, start: int, stop: int, *, stream: IO[str] | None = None, interval: float = PLAIN_INTERVAL,
-                 clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        *,
+        stream: IO[str] | None = None,
+        interval: float = PLAIN_INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.step, self._stop, self._interval, self._clock = start, stop, interval, clock
         self._stream = stream if stream is not None else sys.stdout
         self._facts: dict[str, str] = {}
         self._phase: tuple[str, float] | None = None
-        self._last_line = -float("inf")
+        self._last_line, self._told = -float("inf"), True
         console = Console(file=self._stream)
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4) \
-            if console.is_terminal else None
+        self._live = (
+            Live(get_renderable=self._render, console=console, refresh_per_second=4)
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -90,6 +100,7 @@ class Progress:
         """The step reached, and facts that replace earlier ones of the same name (`loss="3.21"`)."""
         self.step = step
         self._facts |= facts
+        self._told = False
         if self._live is None:
             self._line()
 
@@ -102,8 +113,8 @@ class Progress:
 
     def _line(self, force: bool = False) -> None:
         now = self._clock()
-        if force or now - self._last_line >= self._interval:
-            self._last_line = now
+        if not self._told and (force or now - self._last_line >= self._interval):
+            self._last_line, self._told = now, True
             print(self._text(), file=self._stream, flush=True)
 
     def _text(self) -> str:
@@ -114,8 +125,10 @@ class Progress:
         text = self._text()
         if self._phase:
             text += f"  [{self._phase[0]} {self._clock() - self._phase[1]:.0f} s]"
-        table.add_row(ProgressBar(total=max(self._stop, 1), completed=self.step, width=16),
-                      Text(text, no_wrap=True, overflow="ellipsis"))
+        table.add_row(
+            ProgressBar(total=max(self._stop, 1), completed=self.step, width=16),
+            Text(text, no_wrap=True, overflow="ellipsis"),
+        )
         return table
 
 

@@ -1,13 +1,13 @@
 """The folder of a run: who works in it, what was asked for, and what happened.
 
-    config.json    the resolved configuration; a run starts again from it alone
-    config.txt     its values that are not defaults, for people
-    command.txt    every command that worked on the run, with its time (UTC)
-    env.json       versions, devices and commit of the latest command
-    events.jsonl   started, resumed, saved, validated, skipped, interrupted, ...: one object a line, UTC
-    metrics.jsonl  see training/metrics.py        tb/  the same for TensorBoard
-    checkpoints/   see training/checkpoints.py    tokenizer/  a copy of the tokenizer
-    lock           held by the process that trains; lock.json says which that is
+config.json    the resolved configuration; a run starts again from it alone
+config.txt     its values that are not defaults, for people
+command.txt    every command that worked on the run, with its time (UTC)
+env.json       versions, devices and commit of the latest command
+events.jsonl   started, resumed, saved, validated, skipped, interrupted, ...: one object a line, UTC
+metrics.jsonl  see training/metrics.py        tb/  the same for TensorBoard
+checkpoints/   see training/checkpoints.py    tokenizer/  a copy of the tokenizer
+lock           held by the process that trains; lock.json says which that is
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def open_for_training(path: str | Path, *, fresh: bool = False) -> Iterator[RunD
     _prepare(directory)
     lock = _lock(directory)
     if fresh and (directory / "config.json").exists():
-        aside = directory.with_name(f"{directory.name}.old-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}")
+        aside = directory.with_name(
+            f"{directory.name}.old-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+        )
         try:
             directory.rename(aside)  # the lock moves along, so that nobody slips in between
         except OSError as e:
@@ -108,8 +110,12 @@ def _prepare(directory: Path) -> None:
 
 
 def _cannot_write(directory: Path, error: OSError) -> UserError:
-    return UserError(f"the run directory cannot be written: {error.strerror or error}", where=str(directory),
-                     help="name another by --workdir, or mend its permissions or its disk", code=Exit.CANNOT_WRITE)
+    return UserError(
+        f"the run directory cannot be written: {error.strerror or error}",
+        where=str(directory),
+        help="name another by --workdir, or mend its permissions or its disk",
+        code=Exit.CANNOT_WRITE,
+    )
 
 
 def _lock(directory: Path) -> FileLock:
@@ -118,9 +124,12 @@ def _lock(directory: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"another process works in this run directory: {_holder(directory)}", where=str(directory),
-                        help="wait for it, stop it (SIGTERM saves first), or name another --workdir",
-                        code=Exit.LOCKED) from None
+        raise UserError(
+            f"another process works in this run directory: {_holder(directory)}",
+            where=str(directory),
+            help="wait for it, stop it (SIGTERM saves first), or name another --workdir",
+            code=Exit.LOCKED,
+        ) from None
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
     write_atomically(directory / "lock.json", json.dumps(holder) + "\n")
     return lock
@@ -187,11 +196,17 @@ def _commit() -> str | None:
     """The commit of the source tree, with `+changes` where it has uncommitted ones; None outside a checkout."""
     here = str(Path(__file__).parent)
     try:
-        head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        head = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
         if head.returncode:
             return None
-        status = subprocess.run(["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
-                                capture_output=True, text=True, timeout=5)
+        status = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
         return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -22,7 +22,9 @@ def first_screen(run: Run, batches: Batches, mesh: jax.sharding.Mesh, directory:
     """At most 20 lines; what the run starts from is told below them."""
     features = batches.features
     slots = run.batch_size * sum(features[name].shape[0] for name in token_features(features))
-    tokens = sum(split.num_tokens for split in {id(s.windows.split): s.windows.split for s in batches.streams}.values())
+    tokens = sum(
+        split.num_tokens for split in {id(s.windows.split): s.windows.split for s in batches.streams}.values()
+    )
     kinds = {device.device_kind for device in mesh.devices.flat}
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
     flops = step_flops(run.model, features, run.batch_size)
@@ -34,23 +36,30 @@ def first_screen(run: Run, batches: Batches, mesh: jax.sharding.Mesh, directory:
         ("model", f"{type(run.model).__name__}, {run.model.num_params():,} parameters, {run.model.dtype}"),
         ("objective", getattr(run.objective, "summary", type(run.objective).__name__)),
         ("data", f"{quantity(tokens)} tokens, fingerprint {batches.fingerprint[:12]}, {sources}"),
-        ("batch", f"{run.batch_size} examples, {quantity(slots)} token slots"
-                  + (f", in {run.microbatches} microbatches" if run.microbatches > 1 else "")
-                  + (", packed" if run.data.pack else "")),
+        (
+            "batch",
+            f"{run.batch_size} examples, {quantity(slots)} token slots"
+            + (f", in {run.microbatches} microbatches" if run.microbatches > 1 else "")
+            + (", packed" if run.data.pack else ""),
+        ),
         ("mesh", f"{axes}; {mesh.devices.size} x {', '.join(sorted(kinds))}"),
         ("optimizer", f"{_call(run.optimizer)}, {schedule}"),
         ("steps", f"{run.steps:,} = {epochs:.3g} epochs, {quantity(flops)} model FLOPs each"),
     ]
     if start < run.steps:
         lines += _examples(batches, start)
-    return "\n".join(f"{label:<10} {textwrap.shorten(text, WIDTH - 11, placeholder=' ...')}" for label, text in lines)
+    return "\n".join(
+        f"{label:<10} {textwrap.shorten(text, WIDTH - 11, placeholder=' ...')}" for label, text in lines
+    )
 
 
 def _call(part: object) -> str:
     """A dataclass with what it does not leave at its defaults: `Rsqrt(warmup=1000)`."""
     from t5x_like import typed
 
-    return f"{type(part).__name__}({', '.join(f'{path}={value}' for path, value in typed.non_defaults(part))})"
+    return (
+        f"{type(part).__name__}({', '.join(f'{path}={value}' for path, value in typed.non_defaults(part))})"
+    )
 
 
 def _examples(batches: Batches, step: int) -> list[tuple[str, str]]:

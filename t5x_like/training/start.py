@@ -42,15 +42,20 @@ def agree(run: Run, directory: RunDir) -> list[str]:
     earlier = config.from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
     changes = typed.diff(earlier, run)
     steps_matter = run.schedule.over(run.steps) != run.schedule.over(earlier.steps)
-    refused = [change for change in changes
-               if not CHANGEABLE.fullmatch(change[0]) or (change[0] == "steps" and steps_matter)]
+    refused = [
+        change
+        for change in changes
+        if not CHANGEABLE.fullmatch(change[0]) or (change[0] == "steps" and steps_matter)
+    ]
     if refused:
         shown = [f"  {path}: {old} in the run, {new} now" for path, old, new in refused[:8]]
         more = [f"  and {len(refused) - 8} more"] if len(refused) > 8 else []
         note = ["  (the schedule depends on the number of steps)"] if refused[0][0] == "steps" else []
-        raise UserError("\n".join(["this directory holds a run with another configuration", *shown, *more, *note]),
-                        where=str(directory.config),
-                        help="--fresh moves that run aside and begins anew; or name another --workdir")
+        raise UserError(
+            "\n".join(["this directory holds a run with another configuration", *shown, *more, *note]),
+            where=str(directory.config),
+            help="--fresh moves that run aside and begins anew; or name another --workdir",
+        )
     return [f"{path}: {old} -> {new}" for path, old, new in changes]
 
 
@@ -61,16 +66,24 @@ def config_hash(config_json: str) -> str:
 
 def check_data(record: Record, batches: Batches, directory: RunDir) -> None:
     """Raises `UserError` where a checkpoint was trained with another tokenizer or on other data; shows both."""
-    for name, saved, now in (("tokenizer", record.tokenizer, batches.tokenizer_fingerprint),
-                             ("data", record.data, batches.fingerprint)):
+    for name, saved, now in (
+        ("tokenizer", record.tokenizer, batches.tokenizer_fingerprint),
+        ("data", record.data, batches.fingerprint),
+    ):
         if saved != now:
-            raise UserError(f"the {name} is not that of checkpoint {record.step}: fingerprint {saved} in the "
-                            f"checkpoint, {now} now", where=str(directory.path), code=Exit.BAD_DATA,
-                            help="give the data the run was begun with; or begin another run from these weights: "
-                                 f"--workdir=OTHER --set=init_from={directory.path}")
+            raise UserError(
+                f"the {name} is not that of checkpoint {record.step}: fingerprint {saved} in the "
+                f"checkpoint, {now} now",
+                where=str(directory.path),
+                code=Exit.BAD_DATA,
+                help="give the data the run was begun with; or begin another run from these weights: "
+                f"--workdir=OTHER --set=init_from={directory.path}",
+            )
 
 
-def begin(run: Run, mesh: jax.sharding.Mesh, store: Store, record: Record | None) -> tuple[state.TrainState, list[str]]:
+def begin(
+    run: Run, mesh: jax.sharding.Mesh, store: Store, record: Record | None
+) -> tuple[state.TrainState, list[str]]:
     """The state to start from, on its devices, and lines that say where it came from."""
     schedule = run.schedule.over(run.steps)
     if record is not None:
@@ -81,7 +94,9 @@ def begin(run: Run, mesh: jax.sharding.Mesh, store: Store, record: Record | None
     if run.init_from is None:
         return fresh, ["new run"]
     params, report = warm_start(run, fresh.params, run.init_from)
-    return state.TrainState(step=fresh.step, params=params, opt_state=fresh.opt_state, skipped=fresh.skipped), report
+    return state.TrainState(
+        step=fresh.step, params=params, opt_state=fresh.opt_state, skipped=fresh.skipped
+    ), report
 
 
 def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
@@ -113,17 +128,29 @@ def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
             found, layout = converted, f" (layers converted to {'scanned' if scanned else 'unrolled'})"
     given = checkpoints.paths(found)
     fits = {path for path in wanted.keys() & given.keys() if wanted[path].shape == given[path].shape}
-    others = {path: f"{path}: {list(given[path].shape)} there, {list(wanted[path].shape)} here"
-              for path in sorted((wanted.keys() & given.keys()) - fits)}
+    others = {
+        path: f"{path}: {list(given[path].shape)} there, {list(wanted[path].shape)} here"
+        for path in sorted((wanted.keys() & given.keys()) - fits)
+    }
     report = [f"weights from {origin}: {len(fits)} of {len(wanted)} arrays matched{layout}"]
-    for label, names in (("missing there, drawn at random", sorted(wanted.keys() - given.keys())),
-                         ("not used", sorted(given.keys() - wanted.keys())),
-                         ("of another shape, drawn at random", list(others.values()))):
+    for label, names in (
+        ("missing there, drawn at random", sorted(wanted.keys() - given.keys())),
+        ("not used", sorted(given.keys() - wanted.keys())),
+        ("of another shape, drawn at random", list(others.values())),
+    ):
         if names:
-            report.append(f"  {label}: {len(names)}: " + ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
+            report.append(
+                f"  {label}: {len(names)}: " + ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            )
     if not fits:
-        raise UserError("no array of the model fits\n" + "\n".join(report), where=f"init_from={origin}",
-                        help="take the model's configuration from where the weights come from", code=Exit.BAD_DATA)
-    leaves = [jax.device_put(given[path].astype(leaf.dtype), leaf.sharding) if path in fits else leaf
-              for path, leaf in wanted.items()]
+        raise UserError(
+            "no array of the model fits\n" + "\n".join(report),
+            where=f"init_from={origin}",
+            help="take the model's configuration from where the weights come from",
+            code=Exit.BAD_DATA,
+        )
+    leaves = [
+        jax.device_put(given[path].astype(leaf.dtype), leaf.sharding) if path in fits else leaf
+        for path, leaf in wanted.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(params), leaves), report

@@ -24,7 +24,10 @@ class State:
 
 def state(step=1, seed=0, dtype=jnp.float32):
     key = jax.random.key(seed)
-    params = {"encoder": {"kernel": jax.random.normal(key, (16, 8), dtype)}, "bias": jnp.arange(8, dtype=jnp.bfloat16)}
+    params = {
+        "encoder": {"kernel": jax.random.normal(key, (16, 8), dtype)},
+        "bias": jnp.arange(8, dtype=jnp.bfloat16),
+    }
     moments = optax_like(jax.tree.map(lambda p: p * 2, params), None, {})
     return State(step=jnp.int32(step), params=params, opt_state=(moments, ()))
 
@@ -34,7 +37,9 @@ def optax_like(*fields):
 
 
 def abstract(tree, sharding=None):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
+    )
 
 
 def save(store, *steps, losses=None):
@@ -96,7 +101,9 @@ def test_a_state_donated_right_after_the_save_is_saved_as_it_was(store):
 
 def test_another_dtype_is_an_error_and_not_a_cast(store):
     save(store, 1)
-    with pytest.raises(UserError, match="encoder/kernel: float32.16,8. in the checkpoint, bfloat16.16,8. in the run"):
+    with pytest.raises(
+        UserError, match=r"encoder/kernel: float32.16,8. in the checkpoint, bfloat16.16,8. in the run"
+    ):
         store.restore(store.records()[0], abstract(state(dtype=jnp.bfloat16)))
 
 
@@ -108,8 +115,11 @@ def test_another_model_is_told_in_a_few_lines(store):
         store.restore(store.records()[0], abstract(State(other.step, params, other.opt_state)))
     text = str(caught.value)
     assert len(text.splitlines()) <= 7
-    for words in ("params/bias: bfloat16[8] in the checkpoint, missing in the run", "float32[16,4] in the run",
-                  "params/norm: missing in the checkpoint"):
+    for words in (
+        "params/bias: bfloat16[8] in the checkpoint, missing in the run",
+        "float32[16,4] in the run",
+        "params/norm: missing in the checkpoint",
+    ):
         assert words in text
 
 
@@ -118,7 +128,9 @@ def test_keeps_the_newest_and_the_best(tmp_path):
     save(store, 1, 2, 3, 4, 5, losses={1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5, 5: 2.4})
     assert [r.step for r in store.records()] == [2, 4, 5]
     assert store.find("best").step == 2 and store.find("latest").step == 5
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{s}{e}" for s in (2, 4, 5) for e in ("", ".json"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        f"{s}{e}" for s in (2, 4, 5) for e in ("", ".json")
+    )
     with pytest.raises(UserError, match="no checkpoint of step 3") as caught:
         store.find(3)
     assert "2, 4, 5" in str(caught.value)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_dataset
-from tiny_run import MODEL, compiled_programs, make
+from tiny_run import MODEL, compiled_programs, make, one_device
 
 from t5x_like import config
 from t5x_like.data.batches import Batches, Data, Source
@@ -33,11 +33,8 @@ TIMES = ("step_seconds", "tokens_per_second", "model_flops_per_second", "data_wa
 @pytest.fixture(scope="module", autouse=True)
 def _one_device_and_programs_compiled_once(tmp_path_factory):
     """Twenty runs of the same few programs: on one device, unless a mesh is asked for, and kept between them."""
-    build = Mesh.build
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Mesh, "build", lambda mesh: build(mesh, jax.devices()[:1] if mesh == Mesh() else None))
-        with compiled_programs(tmp_path_factory.mktemp("compiled")):
-            yield
+    with one_device(), compiled_programs(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +71,18 @@ def params_of(workdir):
 
 def test_a_run_leaves_everything_behind(finished, data):
     names = {p.name for p in finished.iterdir()}
-    assert names == {"config.json", "config.txt", "command.txt", "env.json", "events.jsonl", "metrics.jsonl", "tb",
-                     "checkpoints", "tokenizer", "lock"}
+    assert names == {
+        "config.json",
+        "config.txt",
+        "command.txt",
+        "env.json",
+        "events.jsonl",
+        "metrics.jsonl",
+        "tb",
+        "checkpoints",
+        "tokenizer",
+        "lock",
+    }
     train_steps = [line["step"] for line in figures(finished) if line["kind"] == "train"]
     assert train_steps == list(range(1, 13))
     evaluated = [line["step"] for line in figures(finished) if line["kind"] == "eval"]
@@ -153,6 +160,7 @@ def test_another_configuration_is_refused_with_both_values(data, copy, changes, 
     assert config.load(str(copy)) == make(data), "the refused configuration leaves no trace"
 
 
+@pytest.mark.slow
 def test_what_may_change_is_taken_over_and_told(data, copy, capsys):
     run = make(data, steps=14, log_every=2, evaluation=Evaluation(every=0), checkpoints=Checkpoints(every=100),
                mesh=Mesh(data=2, fsdp=4))  # fmt: skip
@@ -211,9 +219,12 @@ def broken(data, **changes):
     batches = Batches(run.data, run.objective, run.batch_size, run.seed)
     first = [int(batches(step)["encoder_input_tokens"][0, 0]) for step in range(12)]
     worst = sorted(first)[4]
-    return dataclasses.replace(run, objective=Broken(inputs_length=16, worst=worst)), [f < worst for f in first]
+    return dataclasses.replace(run, objective=Broken(inputs_length=16, worst=worst)), [
+        f < worst for f in first
+    ]
 
 
+@pytest.mark.slow
 def test_a_bad_batch_is_skipped_and_counted(data, tmp_path, capsys):
     """F21."""
     run, bad = broken(data)
@@ -229,6 +240,7 @@ def test_a_bad_batch_is_skipped_and_counted(data, tmp_path, capsys):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_too_many_bad_batches_end_the_run(data, tmp_path):
     """F22: and what was saved before is kept."""
     run, bad = broken(data, max_nonfinite_steps=1, checkpoints=Checkpoints(every=1))
@@ -301,8 +313,19 @@ def test_first_screen_is_short_and_tells_what_matters(data, tmp_path, capsys):
     screen = capsys.readouterr().out.partition("step 1/1")[0].splitlines()
     assert len(screen) <= 25 and max(map(len, screen)) <= 110
     text = "\n".join(screen)
-    for words in ("parameters", "span corruption", "fingerprint", "8 examples", "one device", "Adafactor", "Constant",
-                  "model FLOPs", "<extra_id_0>", "new run", str(tmp_path / "run")):
+    for words in (
+        "parameters",
+        "span corruption",
+        "fingerprint",
+        "8 examples",
+        "one device",
+        "Adafactor",
+        "Constant",
+        "model FLOPs",
+        "<extra_id_0>",
+        "new run",
+        str(tmp_path / "run"),
+    ):
         assert words in text, words
 
 

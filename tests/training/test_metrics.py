@@ -16,15 +16,19 @@ def test_lines_and_event_files(tmp_path):
     writer.write(20, "eval", {"loss": 2.0})
     writer.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [{"step": 10, "kind": "train", "loss": 2.5, "grad_norm": None},
-                     {"step": 20, "kind": "eval", "loss": 2.0}]
+    assert lines == [
+        {"step": 10, "kind": "train", "loss": 2.5, "grad_norm": None},
+        {"step": 20, "kind": "eval", "loss": 2.0},
+    ]
     (event_file,) = (tmp_path / "tb").iterdir()
     assert b"train/loss" in event_file.read_bytes() and b"eval/loss" in event_file.read_bytes()
 
 
 def test_a_resumed_run_forgets_the_steps_it_does_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"step": s, "kind": "train"}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "ki')
+    path.write_text(
+        "".join(json.dumps({"step": s, "kind": "train"}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "ki'
+    )
     metrics.Metrics(RunDir(tmp_path), start=2).close()
     assert [line["step"] for line in metrics.read(path)] == [1, 2]
 
@@ -42,18 +46,28 @@ def test_a_failing_writer_warns_once_and_its_lines_are_kept(tmp_path, capsys):
 
 
 def test_means_are_of_sums():
-    steps = [{"loss": (np.float32(6), np.float32(2))}, {"loss": (np.float32(1), np.float32(6))}, {"loss": (0.0, 0.0)}]
+    steps = [
+        {"loss": (np.float32(6), np.float32(2))},
+        {"loss": (np.float32(1), np.float32(6))},
+        {"loss": (0.0, 0.0)},
+    ]
     assert mean(steps) == {"loss": 7 / 8}
     assert mean([{"loss": (0.0, 0.0)}]) == {}
 
 
 def test_meter_counts_tokens_and_skipped_updates():
     time = iter(range(0, 1000, 2)).__next__
-    features = {"encoder_input_tokens": Feature((4,)), "decoder_input_tokens": Feature((2,)),
-                "decoder_target_tokens": Feature((2,))}
+    features = {
+        "encoder_input_tokens": Feature((4,)),
+        "decoder_input_tokens": Feature((2,)),
+        "decoder_target_tokens": Feature((2,)),
+    }
     meter = Meter(100, 1, flops=10.0, pad=0, features=features, clock=lambda: float(time()))
-    batch = {"encoder_input_tokens": np.array([[5, 6, 0, 0]]), "decoder_input_tokens": np.array([[0, 7]]),
-             "decoder_target_tokens": np.array([[7, 1]])}
+    batch = {
+        "encoder_input_tokens": np.array([[5, 6, 0, 0]]),
+        "decoder_input_tokens": np.array([[0, 7]]),
+        "decoder_target_tokens": np.array([[7, 1]]),
+    }
     one, zero = np.float32(1), np.float32(0)
     meter.add({"loss": (np.float32(3), one), "nonfinite": (zero, one)}, batch, waited=0.5)
     meter.add({"loss": (zero, zero), "nonfinite": (one, one)}, batch, waited=0.5)

@@ -50,7 +50,10 @@ def test_fresh_moves_the_old_run_aside(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written") as caught, open_for_training(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(UserError, match="cannot be written") as caught,
+        open_for_training(tmp_path / "file" / "run"),
+    ):
         pass
     assert caught.value.code == Exit.CANNOT_WRITE and str(tmp_path) in str(caught.value)
 

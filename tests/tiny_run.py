@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pytest
 import tiny_dataset
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -18,6 +19,7 @@ from t5x_like.models.t5 import T5
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.training.checkpoints import Checkpoints
 from t5x_like.training.loop import Evaluation
+from t5x_like.training.partitioning import Mesh
 from t5x_like.training.schedules import Constant
 
 MODEL = T5(vocab_size=256, d_model=16, d_kv=8, num_heads=2, d_ff=32, num_layers=1, activation="relu", gated=False,
@@ -29,13 +31,29 @@ def make(data: Path, **changes: Any) -> config.Run:
     if not (data / "manifest.json").exists():
         tiny_dataset.dataset(data, count=200)
     run = config.Run(
-        name="tiny", model=MODEL, objective=SpanCorruption(inputs_length=16), data=Data(sources=(Source(path=str(data)),)),
-        batch_size=8, steps=12, schedule=Constant(rate=0.01), evaluation=Evaluation(every=6, batches=2),
-        checkpoints=Checkpoints(every=4), log_every=1,
-    )  # fmt: skip
+        name="tiny",
+        model=MODEL,
+        objective=SpanCorruption(inputs_length=16),
+        data=Data(sources=(Source(path=str(data)),)),
+        batch_size=8,
+        steps=12,
+        schedule=Constant(rate=0.01),
+        evaluation=Evaluation(every=6, batches=2),
+        checkpoints=Checkpoints(every=4),
+        log_every=1,
+    )
     run = dataclasses.replace(run, **changes)
     config.validate(run)
     return run
+
+
+@contextlib.contextmanager
+def one_device() -> Iterator[None]:
+    """Runs that ask for no particular mesh take the first device alone."""
+    build = Mesh.build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mesh, "build", lambda mesh: build(mesh, jax.devices()[:1] if mesh == Mesh() else None))
+        yield
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -21,7 +22,7 @@ from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import UserError
 from t5x_like.hub.t5 import export_t5, from_config, import_t5, key_table, to_config, to_hugging_face
 from t5x_like.models.stack import stack_layers, unstack_layers
-from t5x_like.models.t5 import T5, t5_1_0, t5_1_1
+from t5x_like.models.t5 import T5, Params, t5_1_0, t5_1_1
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 VARIANTS = ("t5_1_0", "t5_1_1")
@@ -31,6 +32,13 @@ TINY = T5(vocab_size=40, d_model=8, d_kv=4, num_heads=3, d_ff=12, num_layers=2, 
 def equal(one: object, other: object) -> bool:
     same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), one, other)
     return jax.tree.all(same)
+
+
+def draw(model: T5) -> Params:
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.3, leaf.dtype), model.abstract_params()
+    )
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def test_their_files_come_back_bit_for_bit(variant: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("tied", [True, False])
 def test_our_parameters_come_back_bit_for_bit(scan: bool, tied: bool, tmp_path: Path) -> None:
     model = dataclasses.replace(TINY, scan_layers=scan, tie_embeddings=tied)
-    params = model.init(jax.random.key(0))
+    params = draw(model)
     export_t5(model, params, tmp_path / "out")
     found, imported = import_t5(tmp_path / "out")
     assert found == dataclasses.replace(model, scan_layers=False)
@@ -198,7 +206,7 @@ def test_configurations_that_cannot_be_are_refused(folder: Path, changes: dict, 
 
 def test_half_precision_is_widened(folder: Path) -> None:
     arrays = safetensors.numpy.load_file(folder / "model.safetensors")
-    half = {k: v.astype(jax.numpy.bfloat16) for k, v in arrays.items()}
+    half = {k: v.astype(jnp.bfloat16) for k, v in arrays.items()}
     safetensors.numpy.save_file(half, folder / "model.safetensors")
     model, params = import_t5(folder)
     expected = {k: v.astype(np.float32) for k, v in half.items()}
@@ -206,7 +214,7 @@ def test_half_precision_is_widened(folder: Path) -> None:
 
 
 def test_export_is_whole_or_absent(tmp_path: Path) -> None:
-    params = TINY.init(jax.random.key(0))
+    params = draw(TINY)
     wrong = {k: v for k, v in params.items() if k != "token_embedder"}
     with pytest.raises(UserError, match="token_embedder/embedding"):
         export_t5(TINY, wrong, tmp_path / "out")
@@ -241,7 +249,7 @@ def train_tokenizer(folder: Path, kind: str, byte_fallback: bool) -> None:
 def test_too_small_a_model_for_its_tokenizer_is_refused(tmp_path: Path) -> None:
     train_tokenizer(tmp_path, "unigram", False)
     with pytest.raises(UserError, match="the tokenizer has"):
-        export_t5(TINY, TINY.init(jax.random.key(0)), tmp_path / "out", load_tokenizer(tmp_path))
+        export_t5(TINY, draw(TINY), tmp_path / "out", load_tokenizer(tmp_path))
 
 
 @pytest.mark.slow
@@ -271,7 +279,7 @@ def write_exports(parent: Path) -> list[Path]:
             TINY, vocab_size=tokenizer.vocabulary.size + 3, tie_embeddings=tied, scan_layers=not tied,
             activation="relu" if tied else "gelu", gated=not tied,
         )  # fmt: skip
-        params = model.init(jax.random.key(1))
+        params = draw(model)
         inputs = rng.integers(2, model.vocab_size, (3, 9))
         inputs[1, 4:] = 0
         decoder = np.concatenate([np.zeros((3, 1), int), rng.integers(2, model.vocab_size, (3, 5))], axis=1)
@@ -293,6 +301,6 @@ def write_exports(parent: Path) -> list[Path]:
 
 
 def test_exported_parameters_may_be_stacked_or_not() -> None:
-    scanned = TINY.init(jax.random.key(0))
+    scanned = draw(TINY)
     unrolled = dataclasses.replace(TINY, scan_layers=False)
     assert equal(to_hugging_face(TINY, scanned), to_hugging_face(unrolled, unstack_layers(scanned)))

@@ -80,13 +80,12 @@ def test_gradient_uses_the_mask_of_the_forward_pass(broadcast: int | None) -> No
         return jnp.sum(dropout(x, seed(), 0.4, broadcast) * cotangent)
 
     expected = dropout(cotangent, seed(), 0.4, broadcast)
-    for g in (jax.grad(f), jax.jit(jax.grad(f)), jax.grad(jax.checkpoint(f))):
+    for g in (jax.jit(jax.grad(f)), jax.jit(jax.grad(jax.checkpoint(f)))):
         np.testing.assert_array_equal(g(x), expected)
-    mapped = jax.vmap(lambda s: jax.grad(lambda x: jnp.sum(dropout(x, s, 0.4, broadcast)))(x))(
-        fold(seed(), jnp.arange(3))
-    )
-    each = jnp.stack([dropout(jnp.ones_like(x), fold(seed(), i), 0.4, broadcast) for i in range(3)])
-    np.testing.assert_array_equal(mapped, each)
+    seeds = fold(seed(), jnp.arange(2))
+    sums = jax.grad(lambda x, s: jnp.sum(dropout(x, s, 0.4, broadcast)))
+    each = jnp.stack([dropout(jnp.ones_like(x), s, 0.4, broadcast) for s in seeds])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(sums, in_axes=(None, 0)))(x, seeds), each)
 
 
 def test_no_mask_is_kept_for_the_gradient() -> None:

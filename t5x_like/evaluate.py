@@ -61,11 +61,11 @@ def evaluate(
     """
     from t5x_like import typed
     from t5x_like.data.batches import Batches
-    from t5x_like.training import checkpoints, loop, partitioning
+    from t5x_like.training import loop, partitioning, restore
     from t5x_like.training.partitioning import Mesh
     from t5x_like.training.step import make_eval_step
 
-    run, store, record = checkpoints.open_run(workdir, read_step(checkpoint))
+    run, store, record = restore.open_run(workdir, read_step(checkpoint))
     for path, value in (("data.validation_split", split), ("data.sources", data), ("batch_size", batch_size)):
         if value is not None:
             run = typed.override(run, f"{path}={value}", where=f"--{path.rpartition('.')[2]}")
@@ -83,7 +83,7 @@ def evaluate(
     except UserError:  # a mesh of the machine that trained; here every device takes its rows
         mesh = Mesh().build()
     partitioning.check_batch(run.batch_size, 1, mesh)
-    params = checkpoints.load_params(run, store, record, mesh)
+    params = restore.load_params(run, store, record, mesh)
     values = loop.validate(make_eval_step(run.model, run.objective, mesh), params, held_out, mesh, batches)
     done = held_out.num_batches if batches is None else min(batches, held_out.num_batches)
     counts = target_counts(held_out, done)

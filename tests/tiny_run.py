@@ -18,8 +18,8 @@ from t5x_like.data.batches import Data, Source
 from t5x_like.models.t5 import T5
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.training.checkpoints import Checkpoints
-from t5x_like.training.loop import Evaluation
 from t5x_like.training.partitioning import Mesh
+from t5x_like.training.run import Evaluation
 from t5x_like.training.schedules import Constant
 
 MODEL = T5(vocab_size=256, d_model=16, d_kv=8, num_heads=2, d_ff=32, num_layers=1, activation="relu", gated=False,

@@ -20,17 +20,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import xxhash
 
 from t5x_like.errors import Exit, UserError
-from t5x_like.training import partitioning
-from t5x_like.training.run_dir import RunDir, sync, write_atomically
-
-if TYPE_CHECKING:
-    from t5x_like.config import Run
+from t5x_like.training.run_dir import sync, write_atomically
 
 MAX_FAILURES = 3
 """Saves that may fail in a row before the run stops: one full disk may be mended, a dead one is not."""
@@ -197,12 +193,17 @@ class Store:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         good = {str(r.step) for r in self.records() if newest is not None and r.step <= newest.step}
+        self._remove_unfinished()
         for path in sorted(self.directory.iterdir()):
-            if ".orbax-checkpoint-tmp" in path.name:
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix in ("", ".json") and path.stem.isdigit() and path.stem not in good:
+            if path.suffix in ("", ".json") and path.stem.isdigit() and path.stem not in good:
                 self.say(f"note: {path} is not a finished and intact checkpoint: ignored, and set aside")
                 path.rename(path.with_name(f"unusable-{path.name}-{time.time_ns()}"))
+        self._prune()  # the newest has just been verified: a policy that keeps less now frees its room at once
+
+    def _remove_unfinished(self) -> None:
+        """What a killed or failed save wrote; it would take up the room that a full disk has not."""
+        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     # ---- writing ----
 
@@ -220,11 +221,13 @@ class Store:
         self.wait()
         if any(r.step == record.step for r in self.records()):
             return
+        if jax.process_index() == 0:
+            self._remove_unfinished()
         record = dataclasses.replace(record, saved=time.time(), arrays=_signature(paths(state)))
         self._pending_step = record.step
         try:
             response = ocp.save_checkpointables_async(str(self.directory / str(record.step)), _split(state))
-        except OSError as e:
+        except (OSError, RuntimeError, ValueError) as e:
             self._failed(record.step, e)
             return
         self._pending = self._worker.submit(self._seal, record, response)
@@ -247,7 +250,7 @@ class Store:
 
     def _failed(self, step: int, error: BaseException) -> None:
         self._failures += 1
-        reason = _first_line(error)
+        reason = _cause(error)
         if self._failures >= MAX_FAILURES:
             raise UserError(
                 f"{self._failures} checkpoints in a row could not be saved: {reason}",
@@ -267,19 +270,20 @@ class Store:
             response.result()
             if jax.process_index() != 0:
                 return
-            paths = [p for p in sorted(folder.rglob("*")) if not p.is_dir()]
-            files = {p.relative_to(folder).as_posix(): (p.stat().st_size, _digest(p)) for p in paths}
-            for path in [*paths, *(p for p in folder.rglob("*") if p.is_dir()), folder, self.directory]:
-                sync(path)
+            entries = sorted(folder.rglob("*"))
+            files = {
+                entry.relative_to(folder).as_posix(): (entry.stat().st_size, _digest(entry))
+                for entry in entries
+                if entry.is_file()
+            }
+            for entry in [*entries, folder, self.directory]:
+                sync(entry)
             record = dataclasses.replace(record, files=files)
             write_atomically(
                 self.directory / f"{record.step}.json", json.dumps(dataclasses.asdict(record)) + "\n"
             )
         except BaseException:
-            for path in (folder, *self.directory.glob(f"{record.step}.orbax-checkpoint-tmp*")):
-                shutil.rmtree(
-                    path, ignore_errors=True
-                )  # gives its room back, and a retry finds the place free
+            shutil.rmtree(folder, ignore_errors=True)  # a retry finds the place free
             raise
         self._prune()
 
@@ -318,9 +322,8 @@ class Store:
 
         saved = {path: kind for path, kind in record.arrays.items() if path.startswith("params/")}
         self._compare(record, _signature(paths(abstract, "params/")), saved)
-        return ocp.load_checkpointables(str(self.directory / str(record.step)), {"params": abstract})[
-            "params"
-        ]
+        loaded = ocp.load_checkpointables(str(self.directory / str(record.step)), {"params": abstract})
+        return loaded["params"]
 
     def _compare(self, record: Record, wanted: Mapping[str, str], saved: Mapping[str, str]) -> None:
         differing = [path for path in dict.fromkeys((*saved, *wanted)) if saved.get(path) != wanted.get(path)]
@@ -331,60 +334,13 @@ class Store:
             for path in differing[:3]
         ]
         more = [f"  and {len(differing) - 3} more"] if len(differing) > 3 else []
+        head = f"checkpoint {record.step} is not of this model and optimizer: {len(differing)} arrays differ"
         raise UserError(
-            "\n".join(
-                [
-                    f"checkpoint {record.step} is not of this model and optimizer: {len(differing)} of "
-                    f"{len(wanted)} arrays differ",
-                    *shown,
-                    *more,
-                ]
-            ),
+            "\n".join([head, *shown, *more]),
             where=str(self.directory),
             code=Exit.BAD_DATA,
             help="config.json beside it is the configuration that it belongs to",
         )
-
-
-def restore_params(run_dir: str | Path, step: int | Literal["latest", "best"] = "latest") -> tuple[Run, Any]:
-    """The configuration and the parameters of a run, on the default device: for evaluate, infer and export.
-
-    Raises:
-      UserError: no run, no such checkpoint, a damaged one, or one of another model.
-    """
-    run, store, record = open_run(run_dir, step)
-    return run, load_params(run, store, record)
-
-
-def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh | None = None) -> Any:
-    """The parameters of a checkpoint, laid out over a mesh; None: on the default device."""
-    abstract = run.model.abstract_params()
-    placed: Any = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), abstract)
-    if mesh is not None:
-        placed = partitioning.shardings(run.model.logical_axes(), abstract, mesh)
-    return store.restore_params(
-        record,
-        jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed),
-    )
-
-
-def open_run(
-    run_dir: str | Path, step: int | Literal["latest", "best"] = "latest"
-) -> tuple[Run, Store, Record]:
-    """The configuration of a run, its checkpoints, and the record of one of them."""
-    from t5x_like import config
-
-    directory = RunDir(run_dir)
-    if not directory.config.is_file():
-        raise UserError(
-            "this is not a run directory: it has no config.json",
-            where=str(run_dir),
-            help="name the --workdir of a t5x_like.train run",
-            code=Exit.BAD_DATA,
-        )
-    run = config.from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
-    store = Store(directory.checkpoints)
-    return run, store, store.find(step)
 
 
 def paths(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -405,8 +361,8 @@ def _split(state: Any) -> dict[str, Any]:
     return {"params": state.params, "rest": rest}
 
 
-def _signature(paths: Mapping[str, Any]) -> dict[str, str]:
-    return {path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in paths.items()}
+def _signature(leaves: Mapping[str, Any]) -> dict[str, str]:
+    return {path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves.items()}
 
 
 def _digest(path: Path) -> str:
@@ -417,6 +373,9 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    """The cause in one line; tensorstore's messages run over kilobytes."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _cause(error: BaseException) -> str:
+    """In one line; tensorstore's messages run over kilobytes."""
+    text = str(error).strip() or type(error).__name__
+    if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
+        return "no space left on the disk"
+    return text.splitlines()[0][:200]

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -34,34 +33,12 @@ from t5x_like.training.interrupts import Interrupts
 from t5x_like.training.meter import Meter, mean, step_flops
 from t5x_like.training.metrics import Metrics
 from t5x_like.training.progress import Eta, Progress, duration, quantity
+from t5x_like.training.run import Run, to_json
 from t5x_like.training.run_dir import RunDir, open_for_training
 from t5x_like.training.screen import first_screen
 from t5x_like.training.setup import Setup, set_up
 from t5x_like.training.state import TrainState
 from t5x_like.training.step import EvalStep, TrainStep
-
-if TYPE_CHECKING:
-    from t5x_like.config import Run
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Validation by teacher forcing.
-
-    Attributes:
-      every: steps between two validations; 0 validates never. The last step is always validated, and with
-        `checkpoints.keep_best` every checkpoint.
-      batches: of the validation split, always the same ones.
-    """
-
-    every: int = 500
-    batches: int = 20
-
-    def __post_init__(self) -> None:
-        for name, least in (("every", 0), ("batches", 1)):
-            if (value := getattr(self, name)) < least:
-                what = f"evaluation.{name} is {value}; it must be at least {least}"
-                raise UserError(what, where=f"evaluation.{name}")
 
 
 def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
@@ -282,8 +259,6 @@ class _Loop:
         self.meter.reset_clock()
 
     def _save(self, step: int, state: TrainState) -> None:
-        from t5x_like import config
-
         self._report(step)
         if not jax.device_get(_all_finite(state.params)):
             self._stop_nonfinite(step, "the parameters are not finite")
@@ -291,7 +266,7 @@ class _Loop:
             step=step,
             tokens=self.meter.tokens_seen,
             validation_loss=self.validated[1] if self.validated[0] == step else None,
-            config=start.config_hash(config.to_json(self.config)),
+            config=start.config_hash(to_json(self.config)),
             tokenizer=self.setup.batches.tokenizer_fingerprint,
             data=self.setup.batches.fingerprint,
         )

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import jax
 
 from t5x_like.data.batches import Batches
 from t5x_like.training.meter import step_flops, token_features
 from t5x_like.training.progress import quantity
+from t5x_like.training.run import Run
 from t5x_like.training.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from t5x_like.config import Run
 
 WIDTH = 110
 

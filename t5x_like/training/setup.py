@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import jax
 
@@ -11,11 +10,9 @@ from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
 from t5x_like.training import partitioning, start
 from t5x_like.training.checkpoints import Record
+from t5x_like.training.run import Run, describe, to_json
 from t5x_like.training.run_dir import RunDir
 from t5x_like.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
-
-if TYPE_CHECKING:
-    from t5x_like.config import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +36,6 @@ class Setup:
 
 def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
     """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk."""
-    from t5x_like import config
-
     mesh = run.mesh.build()
     partitioning.check_batch(run.batch_size, run.microbatches, mesh)
     batches = Batches(run.data, run.objective, run.batch_size, run.seed)
@@ -51,7 +46,7 @@ def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
     if record is not None:
         start.check_data(record, batches, directory)
     try:
-        directory.describe(config.to_json(run), config.describe(run), [str(d) for d in mesh.devices.flat])
+        directory.describe(to_json(run), describe(run), [str(d) for d in mesh.devices.flat])
         batches.tokenizer.save(directory.tokenizer)
     except OSError as e:
         raise UserError(

@@ -6,20 +6,19 @@ import hashlib
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
+from t5x_like import typed
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
 from t5x_like.models import stack
-from t5x_like.training import checkpoints, state
+from t5x_like.training import checkpoints, restore, state
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.progress import duration
+from t5x_like.training.run import Run, from_json
 from t5x_like.training.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from t5x_like.config import Run
 
 CHANGEABLE = re.compile(
     r"name|steps|log_every|max_nonfinite_steps|evaluation(\..*)?|checkpoints(\..*)?|mesh(\..*)?"
@@ -35,11 +34,9 @@ def agree(run: Run, directory: RunDir) -> list[str]:
     Raises:
       UserError: a field differs that decides what is trained; shows both values.
     """
-    from t5x_like import config, typed
-
     if not directory.config.is_file():
         return []
-    earlier = config.from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
+    earlier = from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
     changes = typed.diff(earlier, run)
     steps_matter = run.schedule.over(run.steps) != run.schedule.over(earlier.steps)
     refused = [
@@ -114,7 +111,7 @@ def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
     """
     folder = Path(origin)
     if (folder / "checkpoints").is_dir():
-        _, found = checkpoints.restore_params(folder)
+        _, found = restore.restore_params(folder)
     else:
         from t5x_like.hub.t5 import import_t5
 

@@ -200,7 +200,7 @@ def test_a_failed_save_is_told_and_earlier_ones_stay(store, monkeypatch):
         patch.setattr("t5x_like.training.checkpoints.sync", fail)
         for step in range(2, 1 + MAX_FAILURES):
             store.save(Record(step=step), state())
-        with pytest.raises(UserError, match="No space left") as caught:
+        with pytest.raises(UserError, match="no space left on the disk") as caught:
             store.save(Record(step=MAX_FAILURES + 1), state())
             store.wait()
             store.save(Record(step=MAX_FAILURES + 2), state())

@@ -12,8 +12,9 @@ from t5x_like.models.t5 import T5
 from t5x_like.objectives.prefix_lm import LanguageModel
 from t5x_like.training import metrics
 from t5x_like.training.checkpoints import Checkpoints
-from t5x_like.training.loop import Evaluation, train
+from t5x_like.training.loop import train
 from t5x_like.training.optimizers import AdamW
+from t5x_like.training.run import Evaluation
 from t5x_like.training.schedules import Cosine
 
 SYMBOLS, FIRST = 8, 10  # ids 10 to 17

@@ -20,10 +20,11 @@ from t5x_like.errors import Exit, UserError
 from t5x_like.hub.t5 import export_t5
 from t5x_like.models import stack
 from t5x_like.objectives.span_corruption import SpanCorruption
-from t5x_like.training import checkpoints, metrics, start
+from t5x_like.training import metrics, restore, start
 from t5x_like.training.checkpoints import Checkpoints, Store
-from t5x_like.training.loop import Evaluation, train
+from t5x_like.training.loop import train
 from t5x_like.training.partitioning import Mesh
+from t5x_like.training.run import Evaluation
 from t5x_like.training.run_dir import open_for_training
 from t5x_like.training.schedules import Constant, Cosine
 
@@ -66,7 +67,7 @@ def events(workdir):
 
 
 def params_of(workdir):
-    return jax.tree.map(np.asarray, checkpoints.restore_params(workdir)[1])
+    return jax.tree.map(np.asarray, restore.restore_params(workdir)[1])
 
 
 def test_a_run_leaves_everything_behind(finished, data):
@@ -236,7 +237,7 @@ def test_a_bad_batch_is_skipped_and_counted(data, tmp_path, capsys):
     assert sum(e["updates"] for e in events(tmp_path) if e["event"] == "skipped") == sum(bad)
     assert "of 1 updates up to step" in capsys.readouterr().out
     store = Store(tmp_path / "checkpoints")
-    params = checkpoints.load_params(run, store, store.find("latest"))
+    params = restore.load_params(run, store, store.find("latest"))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 

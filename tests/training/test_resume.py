@@ -15,7 +15,7 @@ from tiny_run import make
 
 from t5x_like import config
 from t5x_like.errors import Exit
-from t5x_like.training import checkpoints, metrics
+from t5x_like.training import metrics, restore
 
 TIMES = ("step_seconds", "tokens_per_second", "model_flops_per_second", "data_wait")
 KILLS = 3
@@ -66,7 +66,7 @@ def test_killed_at_random_moments(tmp_path):
         for name in ("killed", "reference")
     ]
     assert kept[0] == kept[1]
-    both = [checkpoints.restore_params(tmp_path / name)[1] for name in ("killed", "reference")]
+    both = [restore.restore_params(tmp_path / name)[1] for name in ("killed", "reference")]
     jax.tree.map(np.testing.assert_array_equal, *both)
     events = [json.loads(line)["event"] for line in (workdir / "events.jsonl").read_text().splitlines()]
     assert events.count("resumed") >= 1 and events[-1] == "done"

@@ -3,17 +3,14 @@
     run = config.load("t5/small:tiny", ["model.num_layers=4", "optimizer=AdamW"])
 
 `t5/small:tiny` is the function `tiny` of configs/t5/small.py, which returns a `Run`; a path to another Python
-file (`my/file.py:name`), to a `config.json` or to a run directory works too. Every class that can stand in a run
-is named in the annotations below, and nowhere else.
+file (`my/file.py:name`), to a `config.json` or to a run directory works too.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
 import inspect as python_inspect
-import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,65 +19,17 @@ from types import ModuleType
 from typing import TypeVar
 
 from t5x_like import typed
-from t5x_like.data.batches import Data
 from t5x_like.errors import Exit, UserError, did_you_mean
-from t5x_like.models.t5 import T5
-from t5x_like.objectives.deshuffling import Deshuffling
-from t5x_like.objectives.iid_denoising import IidDenoising
-from t5x_like.objectives.prefix_lm import LanguageModel, PrefixLM
-from t5x_like.objectives.span_corruption import SpanCorruption
-from t5x_like.objectives.ul2 import MixtureOfDenoisers
-from t5x_like.training.checkpoints import Checkpoints
-from t5x_like.training.loop import Evaluation
-from t5x_like.training.optimizers import Adafactor, AdamW, Optax
-from t5x_like.training.partitioning import Mesh
-from t5x_like.training.schedules import Constant, Cosine, Linear, Rsqrt, WarmupStableDecay
+from t5x_like.training.run import Objective, Run, describe, describe_diff, from_json, to_json, validate
 
-Model = T5
-Objective = SpanCorruption | IidDenoising | Deshuffling | PrefixLM | LanguageModel | MixtureOfDenoisers
-Optimizer = Adafactor | AdamW | Optax
-Schedule = Constant | Rsqrt | Cosine | Linear | WarmupStableDecay
+__all__ = [
+    "ROOT", "Objective", "Run", "describe", "describe_diff", "from_json", "load", "names", "to_json", "validate",
+]  # fmt: skip
 
 _T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds `configs/`, in a checkout and in an installation alike."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything that determines a training run; saved as config.json, and started again from that alone.
-
-    Attributes:
-      name: for people; printed and written to the metrics.
-      batch_size: examples (rows) of one optimizer step, over all devices and microbatches.
-      microbatches: gradient accumulation; does not change the update.
-      steps: optimizer steps of the whole run.
-      seed: of parameters, data order, objectives and dropout.
-      clip_global_norm: largest norm of the gradient; None clips nothing (T5's choice).
-      log_every: steps between two lines of metrics.jsonl.
-      max_nonfinite_steps: updates skipped in a row, because the loss or the gradient was not finite, before
-        the run stops.
-      init_from: a run directory or a Hugging Face directory whose weights the run starts from.
-    """
-
-    name: str
-    model: Model
-    objective: Objective
-    data: Data = Data()
-    batch_size: int
-    steps: int
-    microbatches: int = 1
-    seed: int = 0
-    optimizer: Optimizer = Adafactor()
-    schedule: Schedule = Rsqrt()
-    clip_global_norm: float | None = None
-    mesh: Mesh = Mesh()
-    evaluation: Evaluation = Evaluation()
-    checkpoints: Checkpoints = Checkpoints()
-    log_every: int = 10
-    max_nonfinite_steps: int = 10
-    init_from: str | None = None
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Run:
@@ -94,55 +43,6 @@ def load(name: str, overrides: Sequence[str] = ()) -> Run:
         run = typed.override(run, assignment)
     validate(run)
     return run
-
-
-def to_json(run: Run) -> str:
-    """Plain JSON, every field spelled out."""
-    return json.dumps(typed.to_data(run), indent=2) + "\n"
-
-
-def from_json(text: str, where: str | None = None) -> Run:
-    """The inverse of `to_json`; refuses what is outside the schema, and executes nothing."""
-    run = typed.from_json(text, Run, where)
-    if not isinstance(run, Run):
-        raise UserError("a run's configuration is a JSON object", where=where)
-    return run
-
-
-def describe(run: Run, *, all_values: bool = False) -> str:
-    """The configuration as `path = value` lines: what differs from the defaults, or everything."""
-    pairs = [*typed.leaves(run)] if all_values else [*typed.non_defaults(run)]
-    return "\n".join(f"{path} = {value}" for path, value in pairs)
-
-
-def describe_diff(a: Run, b: Run) -> str:
-    """`path: value in a -> value in b` lines; empty where the two are equal."""
-    return "\n".join(f"{path}: {left} -> {right}" for path, left, right in typed.diff(a, b))
-
-
-def validate(run: Run) -> None:
-    """Raises `UserError` where the run cannot be: types, ranges, objective against model and batch."""
-    typed.check(run, Run)
-    for field, least in (
-        ("batch_size", 1),
-        ("steps", 0),
-        ("microbatches", 1),
-        ("log_every", 1),
-        ("max_nonfinite_steps", 1),
-    ):
-        if getattr(run, field) < least:
-            raise UserError(f"{field} is {getattr(run, field)}; it must be at least {least}", where=field)
-    if run.batch_size % run.microbatches:
-        fitting = max(m for m in range(1, run.microbatches) if run.batch_size % m == 0)
-        raise UserError(
-            f"a batch of {run.batch_size} does not divide into {run.microbatches} microbatches",
-            where="microbatches",
-            help=f"the nearest below that does: microbatches={fitting}",
-        )
-    if run.clip_global_norm is not None and run.clip_global_norm <= 0:
-        raise UserError("clip_global_norm must be positive, or none", where="clip_global_norm")
-    run.model.check()
-    run.objective.check(run.model, None)
 
 
 # ---- finding it ----------------------------------------------------------------------------------

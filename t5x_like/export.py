@@ -17,8 +17,8 @@ from t5x_like import cli
 from t5x_like.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from t5x_like.config import Run
     from t5x_like.training.checkpoints import Record
+    from t5x_like.training.run import Run
 
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory", flag_values=FLAGS)
@@ -96,10 +96,10 @@ def main(argv: list[str]) -> int:
     from t5x_like.data.tokenizers import load_tokenizer
     from t5x_like.evaluate import read_step
     from t5x_like.hub.t5 import export_t5
-    from t5x_like.training import checkpoints
+    from t5x_like.training import restore
 
-    run, _, record = checkpoints.open_run(workdir, read_step(_CHECKPOINT.value))
-    _, params = checkpoints.restore_params(workdir, record.step)
+    run, _, record = restore.open_run(workdir, read_step(_CHECKPOINT.value))
+    _, params = restore.restore_params(workdir, record.step)
     tokenizer = load_tokenizer(workdir / "tokenizer")
     try:
         # Finished beside the target and then moved: a folder that has this name is whole.

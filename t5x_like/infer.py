@@ -132,9 +132,9 @@ def load_model() -> tuple[TextModel, int]:
         tokenizer = load_tokenizer(_TOKENIZER.value or _HF.value)
     else:
         from t5x_like.evaluate import read_step
-        from t5x_like.training import checkpoints
+        from t5x_like.training import restore
 
-        run, params = checkpoints.restore_params(_WORKDIR.value, read_step(_CHECKPOINT.value))
+        run, params = restore.restore_params(_WORKDIR.value, read_step(_CHECKPOINT.value))
         model = run.model
         tokenizer = load_tokenizer(_TOKENIZER.value or Path(_WORKDIR.value) / "tokenizer")
         features = run.objective.features(tokenizer.vocabulary)

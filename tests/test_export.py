@@ -12,7 +12,7 @@ from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import Exit, UserError
 from t5x_like.hub.t5 import import_t5
 from t5x_like.models.stack import stack_layers
-from t5x_like.training import checkpoints
+from t5x_like.training import restore
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_weights_tokenizer_and_card(run, tmp_path, capsys):
     command(workdir=run, output=output)
     assert f'from_pretrained("{output}")' in capsys.readouterr().out
     _, params = import_t5(output)
-    _, ours = checkpoints.restore_params(run, "best")
+    _, ours = restore.restore_params(run, "best")
     jax.tree.map(np.testing.assert_array_equal, stack_layers(params), ours)
     assert load_tokenizer(output).vocabulary == load_tokenizer(run / "tokenizer").vocabulary
 

@@ -13,7 +13,7 @@ from t5x_like.config import Run
 from t5x_like.models.t5 import t5_1_0, t5_1_1
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.training.checkpoints import Checkpoints
-from t5x_like.training.loop import Evaluation
+from t5x_like.training.run import Evaluation
 from t5x_like.training.schedules import Rsqrt
 
 SIZE = {

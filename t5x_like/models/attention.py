@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from t5x_like.errors import UserError
 from t5x_like.models.dropout import Seed, dropout
 
 Implementation = Literal["einsum", "xla", "cudnn", "flash"]
@@ -110,7 +111,7 @@ def choose(
     """The implementation for one attention call.
 
     "auto" takes the platform's fused kernel where it fits the call and einsum elsewhere; "fused" raises
-    ValueError with the reason where it does not fit, so that nobody times the wrong thing.
+    `UserError` with the reason where it does not fit, so that nobody times the wrong thing.
     """
     if wanted == "einsum" or query_length == 1:  # one query (a decoding step) leaves nothing to fuse
         return "einsum"
@@ -122,7 +123,11 @@ def choose(
     if obstacle is None:
         return "flash" if platform == "tpu" else "cudnn"
     if wanted == "fused":
-        raise ValueError(obstacle)
+        raise UserError(
+            f"attention 'fused' cannot run: {obstacle}",
+            where="model.attention",
+            help="'auto' takes the fused kernel where it fits and einsum elsewhere",
+        )
     return "einsum"
 
 

@@ -135,17 +135,16 @@ class T5:
         """Random parameters as T5X draws them, float32; the same values scanned or unrolled."""
         return _init(self, key)
 
-    @functools.cache  # a start asks several times, and tracing a deep model takes a second
     def abstract_params(self) -> Params:
         """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return jax.tree.map(lambda box: box.value, _abstract_boxes(self), is_leaf=_is_box)
 
-    @functools.cache
     def logical_axes(self) -> Params:
         """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
-        boxed = jax.eval_shape(functools.partial(_boxed_init, self), jax.random.key(0))
         # A parameter split off a stack keeps its box, whose first name (`layers`) no longer has a dimension.
-        return jax.tree.map(lambda box: tuple(box.names[-box.value.ndim :]), boxed, is_leaf=_is_box)
+        return jax.tree.map(
+            lambda box: tuple(box.names[-box.value.ndim :]), _abstract_boxes(self), is_leaf=_is_box
+        )
 
     def num_params(self) -> int:
         """Number of parameters, by formula."""
@@ -264,6 +263,11 @@ def _boxed_init(model: T5, key: jax.Array) -> Params:
     scanned = dataclasses.replace(model, scan_layers=True, attention="einsum")
     params = _Transformer(scanned).init(key, batch)["params"]
     return params if model.scan_layers else stack.unstack_layers(params)
+
+
+@functools.cache  # a start asks several times, and tracing a deep model takes a second
+def _abstract_boxes(model: T5) -> Params:
+    return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))
 
 
 @functools.partial(jax.jit, static_argnums=0)

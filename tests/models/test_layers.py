@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from t5x_like.errors import UserError
 from t5x_like.models.attention import MASKED, Visible, attend, choose
 from t5x_like.models.layers import MLP, Attention, RelativeBias, RMSNorm, relative_position_bucket
 
@@ -181,7 +182,7 @@ def test_auto_takes_the_kernel_of_the_platform(platform: str, expected: str) -> 
 )
 def test_what_a_kernel_cannot_do(platform: str, change: dict, reason: str) -> None:
     assert choose(wanted="auto", platform=platform, **{**FITTING, **change}) == "einsum"
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(UserError, match=reason):
         choose(wanted="fused", platform=platform, **{**FITTING, **change})
 
 

@@ -22,7 +22,7 @@ def test_help_is_fast_and_needs_no_jax(command: str) -> None:
     """U11: `--help` in under 0.7 s. CPU seconds are measured, so that a busy machine does not decide."""
     code = (
         f"import sys, runpy; sys.argv = ['t5x_like.{command}', '--help']\n"
-        f"try: runpy.run_module('t5x_like.{command}', run_name='__main__')\n"
+        f"try: runpy.run_module('t5x_like.{command}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as e: code = e.code\n"
         "import time; heavy = {'jax', 'tensorflow', 'torch', 'flax', 'orbax'} & set(sys.modules)\n"
         "print('code', code, 'heavy', sorted(heavy), 'cpu', time.process_time())"

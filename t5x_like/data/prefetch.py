@@ -33,7 +33,7 @@ from t5x_like.errors import Exit, UserError
 
 
 class WorkerError(RuntimeError):
-    """A data worker failed or was killed; the message names it."""
+    """A data worker failed with something else than a `UserError`; the message holds its traceback."""
 
 
 def prefetch(
@@ -53,8 +53,8 @@ def prefetch(
       depth: batches kept ready, at least 1.
 
     Raises (from the iterator):
-      UserError: as `batches` raised it, in a worker too.
-      WorkerError: a worker failed otherwise, with its traceback, or was killed, with its exit code.
+      UserError: as `batches` raised it, in a worker too; or a worker was killed.
+      WorkerError: a worker failed otherwise.
     """
     if workers == 0:
         return Prefetch(_made_here(batches, start_step, stop_step, rows), depth, [])
@@ -199,8 +199,12 @@ def _received(
                 if code is not None and code < 0
                 else f"exit code {code}"
             )
-            raise WorkerError(
-                f"{process.name} (process {process.pid}) ended before step {step}, with {how}; out of memory?"
+            raise UserError(
+                f"{process.name} (process {process.pid}) ended before step {step}, with {how}",
+                where="data.workers",
+                help="out of memory? The same command continues from the last checkpoint; fewer --set=data.workers=N "
+                "need less",
+                code=Exit.IO_ERROR,
             ) from None
         yield header["step"], batch
 

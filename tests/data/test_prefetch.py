@@ -68,7 +68,7 @@ def test_a_killed_worker_is_named_at_once(settings):
         killed = stream.processes[1]
         os.kill(killed.pid, signal.SIGKILL)
         start = time.monotonic()
-        with pytest.raises(WorkerError, match=rf"data worker 1 of 2 \(process {killed.pid}\).*SIGKILL"):
+        with pytest.raises(UserError, match=rf"data worker 1 of 2 \(process {killed.pid}\).*SIGKILL"):
             for _ in range(1000):  # what the pipe still holds (64 KB) is read first
                 next(stream)
         assert time.monotonic() - start < 5

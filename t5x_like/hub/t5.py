@@ -22,13 +22,14 @@ import numpy as np
 from t5x_like.errors import Exit, UserError
 from t5x_like.hub import safetensors, tokenizers
 from t5x_like.hub.safetensors import listed
+from t5x_like.models.layers import Activation
 from t5x_like.models.stack import unstack_layers
 from t5x_like.models.t5 import T5, Params
 
 if TYPE_CHECKING:
     from t5x_like.data.tokenizers import Tokenizer
 
-_PROJECTIONS = {
+_PROJECTIONS: dict[tuple[Activation, bool], str] = {
     ("relu", False): "relu",
     ("relu", True): "gated-relu",
     ("gelu", False): "gelu_new",
@@ -254,7 +255,8 @@ def from_config(config: dict[str, Any], where: str = "config.json") -> T5:
     if kind not in ("t5", "mt5"):
         raise UserError(f"model_type is {kind!r}; expected 't5' or 'mt5'", where=where, code=Exit.BAD_DATA)
     projection = config.get("feed_forward_proj", "gated-gelu" if kind == "mt5" else "relu")
-    known = {theirs: ours for ours, theirs in _PROJECTIONS.items()} | {"gated-gelu_new": ("gelu", True)}
+    known = {theirs: ours for ours, theirs in _PROJECTIONS.items()}
+    known["gated-gelu_new"] = ("gelu", True)
     if projection not in known:
         raise UserError(
             f"feed_forward_proj is {projection!r}; expected one of {', '.join(known)}",

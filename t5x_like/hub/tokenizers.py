@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SPACE = "▁"
 _UNIGRAM = 1  # sentencepiece_model.proto, TrainerSpec.ModelType
-_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # SentencePiece.Type
+_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6  # SentencePiece.Type
 
 
 def write(tokenizer: Tokenizer, folder: Path) -> None:
@@ -47,7 +47,8 @@ def write(tokenizer: Tokenizer, folder: Path) -> None:
 def _model_proto(tokenizer: Tokenizer) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
-    return sentencepiece_model_pb2.ModelProto.FromString(tokenizer.files["spiece.model"])
+    messages: Any = sentencepiece_model_pb2  # its classes are made at run time
+    return messages.ModelProto.FromString(tokenizer.files["spiece.model"])
 
 
 def _is_t5s_own_kind(tokenizer: Tokenizer) -> bool:
@@ -67,8 +68,8 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     proto, vocabulary = _model_proto(tokenizer), tokenizer.vocabulary
     names = [tokenizer.id_to_piece(i) for i in range(vocabulary.size)]
     scores = [piece.score for piece in proto.pieces] + [0.0] * (vocabulary.size - len(proto.pieces))
-    added = {vocabulary.pad, vocabulary.eos, *vocabulary.sentinels} | ({vocabulary.unk} - {None})
-    added |= {i for i, piece in enumerate(proto.pieces) if piece.type in (_CONTROL, _USER_DEFINED)}
+    added = {vocabulary.pad, vocabulary.eos, *vocabulary.sentinels}
+    added |= {i for i, piece in enumerate(proto.pieces) if piece.type in (_UNKNOWN, _CONTROL, _USER_DEFINED)}
     metaspace = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "always", "split": True}
     eos = names[vocabulary.eos]
     charsmap = proto.normalizer_spec.precompiled_charsmap

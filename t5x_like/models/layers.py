@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -37,6 +37,13 @@ def fan_in_truncated() -> Initializer:
     return nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
+def parameter(
+    module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...], axes: tuple[str, ...]
+) -> Array:
+    """A float32 parameter of `module` with the logical names of its axes."""
+    return cast(Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * scale (Zhang & Sennrich 2019): no mean, no bias; T5's "layer norm".
 
@@ -48,9 +55,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        scale = self.param(
-            "scale", nn.with_logical_partitioning(nn.initializers.ones, ("embed",)), x.shape[-1:]
-        )
+        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], ("embed",))
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
         return x.astype(self.dtype) * scale.astype(self.dtype)
@@ -67,8 +72,8 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        init = nn.with_logical_partitioning(self.kernel_init, self.axes)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(self.dtype)
+        kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features), self.axes)
+        kernel = kernel.astype(self.dtype)
         return jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=self.out_dtype or self.dtype)
 
 
@@ -80,8 +85,8 @@ class Embedding(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "embed"))
-        self.embedding = self.param("embedding", init, (self.vocab_size, self.features))
+        shape = (self.vocab_size, self.features)
+        self.embedding = parameter(self, "embedding", nn.initializers.normal(1.0), shape, ("vocab", "embed"))
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the table; ids outside it give NaN rather than a neighbour's row."""
@@ -125,8 +130,8 @@ class RelativeBias(nn.Module):
 
     def setup(self) -> None:
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-        init = nn.with_logical_partitioning(init, ("heads", "relpos_buckets"))
-        self.rel_embedding = self.param("rel_embedding", init, (self.num_heads, self.buckets))
+        shape = (self.num_heads, self.buckets)
+        self.rel_embedding = parameter(self, "rel_embedding", init, shape, ("heads", "relpos_buckets"))
 
     def by_distance(self, query_length: int, key_length: int) -> Float[Array, "N W"]:
         """The bias of each distance key - query, from 1 - query_length to key_length - 1."""

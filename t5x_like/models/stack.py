@@ -38,11 +38,12 @@ def make_layers(
         layer = nn.remat(layer, prevent_cse=not scan)
     if not scan:
         return [layer(**fields) for _ in range(number)]
+    in_axes: Any = (0, nn.broadcast)
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0, nn.broadcast),
+        in_axes=in_axes,
         length=number,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )

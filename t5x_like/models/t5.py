@@ -1,7 +1,8 @@
 """T5 1.0 and 1.1: the encoder-decoder Transformer of the text-to-text study.
 
 Papers: Raffel et al. 2020, arXiv:1910.10683 (1.0); Shazeer 2020, arXiv:2002.05202 (the gated layers of 1.1).
-Code: t5x/examples/t5/{network,layers}.py of google-research/t5x; parameter names are its names.
+Code: t5x/examples/t5/{network,layers}.py of google-research/t5x; parameter names are its names. The modules are in
+models/t5_network.py.
 
 What differs from Vaswani et al. 2017: norms before the sub-layers, RMS only, no biases anywhere; one table of
 relative position biases a stack in place of positions; no 1/sqrt(H) in attention (the query initialiser carries
@@ -30,23 +31,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from t5x_like.errors import UserError, did_you_mean
 from t5x_like.models import stack
-from t5x_like.models.attention import Visible, fused_obstacle
-from t5x_like.models.dropout import Seed, dropout, fold, seed_of
-from t5x_like.models.layers import (
-    MLP,
-    Activation,
-    Attention,
-    Dense,
-    Embedding,
-    RelativeBias,
-    RMSNorm,
-    fan_in_truncated,
-)
-from t5x_like.models.sharding import constrain
+from t5x_like.models.attention import fused_obstacle
+from t5x_like.models.dropout import fold, seed_of
+from t5x_like.models.layers import Activation
+from t5x_like.models.t5_network import Cache, Transformer
 
 Params = dict[str, Any]
 Rngs = dict[str, jax.Array]
-Cache = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,14 +128,12 @@ class T5:
 
     def abstract_params(self) -> Params:
         """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return jax.tree.map(lambda box: box.value, _abstract_boxes(self), is_leaf=_is_box)
+        return jax.tree.map(lambda box: box.value, _abstract(self), is_leaf=_is_box)
 
     def logical_axes(self) -> Params:
         """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
         # A parameter split off a stack keeps its box, whose first name (`layers`) no longer has a dimension.
-        return jax.tree.map(
-            lambda box: tuple(box.names[-box.value.ndim :]), _abstract_boxes(self), is_leaf=_is_box
-        )
+        return jax.tree.map(lambda box: tuple(box.names[-box.value.ndim :]), _abstract(self), is_leaf=_is_box)
 
     def num_params(self) -> int:
         """Number of parameters, by formula."""
@@ -196,7 +185,7 @@ class T5:
     ) -> Float[Array, "B S D"]:
         """The encoder's output. Token 0 is padding, which nothing attends to."""
         seed = fold(seed_of(rngs), 0)
-        return _Transformer(self).apply({"params": params}, tokens, segment_ids, seed, method="encode")
+        return _call(self, "encode", params, tokens, segment_ids, seed)
 
     def decode(
         self,
@@ -207,7 +196,7 @@ class T5:
     ) -> Float[Array, "B T V"]:
         """Logits from the encoder's output and a batch as for `apply`."""
         seed = fold(seed_of(rngs), 1)
-        return _Transformer(self).apply({"params": params}, encoded, batch, seed, method="decode")
+        return _call(self, "decode", params, encoded, batch, seed)
 
     # One token at a time
 
@@ -226,9 +215,7 @@ class T5:
           `cross` and `encoder_mask` are the same for all hypotheses of a source: beam search need not move them.
         """
         model, params = self._unrolled(params)
-        return _Transformer(model).apply(
-            {"params": params}, encoded, encoder_mask, max_length, method="init_cache"
-        )
+        return _call(model, "init_cache", params, encoded, encoder_mask, max_length)
 
     def decode_step(
         self, params: Params, cache: Cache, token: Int[Array, " B"]
@@ -239,12 +226,16 @@ class T5:
         `stack.unstack_layers(params)` and `scan_layers=False` once, before it.
         """
         model, params = self._unrolled(params)
-        return _Transformer(model).apply({"params": params}, cache, token, method="decode_step")
+        return _call(model, "decode_step", params, cache, token)
 
     def _unrolled(self, params: Params) -> tuple[T5, Params]:
         if not self.scan_layers:
             return self, params
         return dataclasses.replace(self, scan_layers=False), stack.unstack_layers(params)
+
+
+def _call(model: T5, method: str, params: Params, *arguments: Any) -> Any:
+    return Transformer(model).apply({"params": params}, *arguments, method=method)
 
 
 def _require(condition: bool, field: str, what: str, help: str | None = None) -> None:
@@ -261,13 +252,8 @@ def _boxed_init(model: T5, key: jax.Array) -> Params:
     token = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"), token)
     scanned = dataclasses.replace(model, scan_layers=True, attention="einsum")
-    params = _Transformer(scanned).init(key, batch)["params"]
+    params = dict(Transformer(scanned).init(key, batch)["params"])
     return params if model.scan_layers else stack.unstack_layers(params)
-
-
-@functools.cache  # a start asks several times, and tracing a deep model takes a second
-def _abstract_boxes(model: T5) -> Params:
-    return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -275,261 +261,9 @@ def _init(model: T5, key: jax.Array) -> Params:
     return jax.tree.map(lambda box: box.value, _boxed_init(model, key), is_leaf=_is_box)
 
 
-# Modules
-
-
-def _norm(c: T5) -> RMSNorm:
-    return RMSNorm(jnp.dtype(c.dtype), c.eps)
-
-
-def _attention(c: T5) -> Attention:
-    return Attention(
-        num_heads=c.num_heads,
-        head_dim=c.d_kv,
-        features=c.d_model,
-        dtype=jnp.dtype(c.dtype),
-        query_scale=1.0 / c.d_kv,
-        dropout_rate=c.dropout,
-        dropout_broadcast=c.dropout_broadcast,
-        implementation=c.attention,
-        remat=c.remat == "attention",
-    )
-
-
-def _mlp(c: T5) -> MLP:
-    return MLP(
-        hidden=c.d_ff,
-        features=c.d_model,
-        activation=c.activation,
-        gated=c.gated,
-        dtype=jnp.dtype(c.dtype),
-        dropout_rate=c.dropout,
-        dropout_broadcast=c.dropout_broadcast,
-    )
-
-
-def _relative_bias(c: T5, *, bidirectional: bool) -> RelativeBias:
-    return RelativeBias(
-        num_heads=c.num_heads,
-        bidirectional=bidirectional,
-        buckets=c.relative_buckets,
-        max_distance=c.relative_max_distance,
-    )
-
-
-def _layers(c: T5, layer: type[nn.Module], number: int) -> Any:
-    return stack.make_layers(
-        layer, {"config": c}, number=number, scan=c.scan_layers, full_remat=c.remat == "full"
-    )
-
-
-def _drop(
-    c: T5, x: Float[Array, "B T D"], seed: Seed | None, *, whole: bool = False
-) -> Float[Array, "B T D"]:
-    """Dropout of a hidden state, one mask along the length unless the configuration or `whole` says otherwise."""
-    return dropout(x, seed, c.dropout, broadcast=1 if c.dropout_broadcast and not whole else None)
-
-
-class _EncoderLayer(nn.Module):
-    config: T5
-
-    def setup(self) -> None:
-        c = self.config
-        self.pre_attention_layer_norm, self.attention = _norm(c), _attention(c)
-        self.pre_mlp_layer_norm, self.mlp = _norm(c), _mlp(c)
-
-    def __call__(
-        self, x: Float[Array, "B S D"], seed: Seed | None, shared: tuple[Array, Visible]
-    ) -> tuple[Float[Array, "B S D"], None]:
-        c, (bias, visible) = self.config, shared
-        y = self.attention(self.pre_attention_layer_norm(x), bias=bias, visible=visible, seed=fold(seed, 0))
-        x = x + _drop(c, y, fold(seed, 1))
-        y = self.mlp(self.pre_mlp_layer_norm(x), fold(seed, 2))
-        x = x + _drop(c, y, fold(seed, 3))
-        return constrain(x, "batch", "length", "embed"), None
-
-
-class _DecoderLayer(nn.Module):
-    config: T5
-
-    def setup(self) -> None:
-        c = self.config
-        self.pre_self_attention_layer_norm, self.self_attention = _norm(c), _attention(c)
-        self.pre_cross_attention_layer_norm, self.encoder_decoder_attention = _norm(c), _attention(c)
-        self.pre_mlp_layer_norm, self.mlp = _norm(c), _mlp(c)
-
-    def __call__(
-        self, x: Float[Array, "B T D"], seed: Seed | None, shared: tuple[Array, Array, Visible, Visible]
-    ) -> tuple[Float[Array, "B T D"], None]:
-        c, (encoded, bias, visible, visible_source) = self.config, shared
-        y = self.pre_self_attention_layer_norm(x)
-        y = self.self_attention(y, bias=bias, visible=visible, seed=fold(seed, 0))
-        x = x + _drop(c, y, fold(seed, 1))
-        y = self.pre_cross_attention_layer_norm(x)
-        y = self.encoder_decoder_attention(y, encoded, visible=visible_source, seed=fold(seed, 2))
-        x = x + _drop(c, y, fold(seed, 3))
-        y = self.mlp(self.pre_mlp_layer_norm(x), fold(seed, 4))
-        x = x + _drop(c, y, fold(seed, 5))
-        return constrain(x, "batch", "length", "embed"), None
-
-    def cross_keys(self, encoded: Float[Array, "B S D"]) -> dict[str, Array]:
-        key, value = self.encoder_decoder_attention.keys(encoded)
-        return {"key": key, "value": value}
-
-    def step(
-        self,
-        x: Float[Array, "B 1 D"],
-        own: dict[str, Array],
-        cross: dict[str, Array],
-        index: Int[Array, " B"],
-        shared: tuple[Array, Visible, Visible],
-    ) -> tuple[Float[Array, "B 1 D"], dict[str, Array]]:
-        """One position: `own` is the layer's cache of past keys and values, returned with this one's at `index`."""
-        bias, visible, visible_source = shared
-        y = self.pre_self_attention_layer_norm(x)
-        key, value = self.self_attention.keys(y)
-        own = {"key": _put(own["key"], key, index), "value": _put(own["value"], value, index)}
-        x = x + self.self_attention.over(y, own["key"], own["value"], bias=bias, visible=visible)
-        y = self.pre_cross_attention_layer_norm(x)
-        x = x + self.encoder_decoder_attention.over(y, cross["key"], cross["value"], visible=visible_source)
-        return x + self.mlp(self.pre_mlp_layer_norm(x)), own
-
-
-def _put(
-    cache: Float[Array, "B N M H"], new: Float[Array, "B N 1 H"], index: Int[Array, " B"]
-) -> Float[Array, "B N M H"]:
-    """`cache` with each row's `new` at that row's index of the length axis."""
-    return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1))(cache, new, index)
-
-
-class _Encoder(nn.Module):
-    config: T5
-
-    def setup(self) -> None:
-        c = self.config
-        self.relpos_bias = _relative_bias(c, bidirectional=True)
-        self.layers = _layers(c, _EncoderLayer, c.encoder_layers)
-        self.encoder_norm = _norm(c)
-
-    def __call__(
-        self, x: Float[Array, "B S D"], visible: Visible, seed: Seed | None
-    ) -> Float[Array, "B S D"]:
-        c, length = self.config, x.shape[1]
-        x = constrain(_drop(c, x, fold(seed, 0)), "batch", "length", "embed")
-        shared = (self.relpos_bias(length, length), visible)
-        x = stack.run_layers(self.layers, x, fold(seed, 1), shared, number=c.encoder_layers)
-        # The one dropout whose mask T5X draws for every position (t5x/examples/t5/network.py, Encoder).
-        return _drop(c, self.encoder_norm(x), fold(seed, 2), whole=True)
-
-
-class _Decoder(nn.Module):
-    config: T5
-
-    def setup(self) -> None:
-        c = self.config
-        self.relpos_bias = _relative_bias(c, bidirectional=False)
-        self.layers = _layers(c, _DecoderLayer, c.decoder_layers)
-        self.decoder_norm = _norm(c)
-        if not c.tie_embeddings:
-            self.logits_dense = Dense(
-                c.vocab_size, ("embed", "vocab"), fan_in_truncated(), jnp.dtype(c.dtype), jnp.dtype("float32")
-            )
-
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        encoded: Float[Array, "B S D"],
-        visible: Visible,
-        visible_source: Visible,
-        seed: Seed | None,
-    ) -> Float[Array, "B T D"]:
-        c, length = self.config, x.shape[1]
-        x = constrain(_drop(c, x, fold(seed, 0)), "batch", "length", "embed")
-        shared = (encoded, self.relpos_bias(length, length), visible, visible_source)
-        x = stack.run_layers(self.layers, x, fold(seed, 1), shared, number=c.decoder_layers)
-        return _drop(c, self.decoder_norm(x), fold(seed, 2))
-
-    def cross_keys(self, encoded: Float[Array, "B S D"]) -> dict[str, dict[str, Array]]:
-        return {f"layers_{i}": layer.cross_keys(encoded) for i, layer in enumerate(self.layers)}
-
-    def step(self, x: Float[Array, "B 1 D"], cache: Cache) -> tuple[Float[Array, "B 1 D"], Cache]:
-        index, length = cache["index"], cache["self"]["layers_0"]["key"].shape[2]
-        seen = jnp.arange(length) <= index[:, None]
-        shared = (
-            self.relpos_bias.row(index, length),
-            Visible(mask=seen[:, None, None, :]),
-            Visible(mask=cache["encoder_mask"][:, None, None, :]),
-        )
-        own = {}
-        for i, layer in enumerate(self.layers):
-            name = f"layers_{i}"
-            x, own[name] = layer.step(x, cache["self"][name], cache["cross"][name], index, shared)
-        return self.decoder_norm(x), {**cache, "self": own, "index": index + 1}
-
-    def output(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        return self.logits_dense(x)
-
-
-class _Transformer(nn.Module):
-    """Both stacks around the shared embedding; `T5` calls its methods."""
-
-    config: T5
-
-    def setup(self) -> None:
-        c = self.config
-        self.token_embedder = Embedding(c.vocab_size, c.d_model, jnp.dtype(c.dtype))
-        self.encoder = _Encoder(c)
-        self.decoder = _Decoder(c)
-
-    def __call__(self, batch: dict[str, Array]) -> Float[Array, "B T V"]:
-        return self.decode(self.encode(batch["encoder_input_tokens"], None, None), batch, None)
-
-    def encode(self, tokens: Array, segment_ids: Array | None, seed: Seed | None) -> Float[Array, "B S D"]:
-        if segment_ids is None:
-            visible = Visible(mask=(tokens > 0)[:, None, None, :])
-        else:
-            visible = Visible(segments=(segment_ids, segment_ids))
-        return self.encoder(self.token_embedder(tokens), visible, seed)
-
-    def decode(
-        self, encoded: Float[Array, "B S D"], batch: dict[str, Array], seed: Seed | None
-    ) -> Float[Array, "B T V"]:
-        tokens, targets = batch["decoder_input_tokens"], batch["decoder_target_tokens"]
-        length = tokens.shape[1]
-        causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
-        if "decoder_segment_ids" in batch:
-            own, source = batch["decoder_segment_ids"], batch["encoder_segment_ids"]
-            visible = Visible(mask=causal, segments=(own, own))
-            visible_source = Visible(segments=(own, source))
-        else:
-            # Padding is told by targets: the start id of the inputs equals the padding id.
-            visible = Visible(mask=causal & (targets > 0)[:, None, None, :])
-            visible_source = Visible(mask=(batch["encoder_input_tokens"] > 0)[:, None, None, :])
-        hidden = self.decoder(self.token_embedder(tokens), encoded, visible, visible_source, seed)
-        return self.logits(hidden)
-
-    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        c = self.config
-        if c.tie_embeddings:
-            logits = self.token_embedder.attend(hidden * c.d_model**-0.5)
-        else:
-            logits = self.decoder.output(hidden)
-        return constrain(logits, "batch", "length", "vocab")
-
-    def init_cache(self, encoded: Float[Array, "B S D"], encoder_mask: Array, max_length: int) -> Cache:
-        c, rows = self.config, encoded.shape[0]
-        cross = self.decoder.cross_keys(encoded)
-        empty = jnp.zeros((rows, c.num_heads, max_length, c.d_kv), jnp.dtype(c.dtype))
-        return {
-            "index": jnp.zeros((rows,), jnp.int32),
-            "encoder_mask": encoder_mask.astype(bool),
-            "self": {layer: {"key": empty, "value": empty} for layer in cross},
-            "cross": cross,
-        }
-
-    def decode_step(self, cache: Cache, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], Cache]:
-        hidden, cache = self.decoder.step(self.token_embedder(token[:, None]), cache)
-        return self.logits(hidden)[:, 0], cache
+@functools.lru_cache(maxsize=32)  # a start asks several times, and tracing a deep model takes a second
+def _abstract(model: T5) -> Params:
+    return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))
 
 
 # Published sizes

@@ -115,7 +115,7 @@ def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
     else:
         from t5x_like.hub.t5 import import_t5
 
-        _, found = import_t5(origin)
+        _, found = import_t5(origin, on_host=True)
     wanted = checkpoints.paths(params)
     layout = ""
     if wanted.keys() != checkpoints.paths(found).keys():

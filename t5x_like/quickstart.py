@@ -109,6 +109,7 @@ def main(argv: list[str]) -> int:
         f"--config={FAMILIES[_FAMILY.value]}",
         f"--data={data}",
         f"--workdir={run}",
+        "--cpu_devices=2",
         *overrides,
         *(["--fresh"] if _FRESH.value else []),
     )

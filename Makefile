@@ -22,7 +22,7 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/installed
-	$(VENV)/bin/basedpyright --level error
+	$(VENV)/bin/basedpyright --level error --pythonpath $(RUN)
 
 bench: $(VENV)/installed
 	$(RUN) -m benchmarks.run

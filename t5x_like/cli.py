@@ -6,7 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from absl import flags
 
@@ -68,6 +68,15 @@ def run(main: Callable[[list[str]], int | None], values: flags.FlagValues) -> No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = int(Exit.IO_ERROR)
     sys.exit(code)
+
+
+def read_step(text: str) -> int | Literal["latest", "best"]:
+    """`latest`, `best` or a number."""
+    if text == "latest" or text == "best":
+        return text
+    if not text.isdigit():
+        raise UserError(f"a checkpoint is latest, best or a step, not {text!r}", where=f"--checkpoint={text}")
+    return int(text)
 
 
 def use_huge_pages() -> None:

@@ -65,7 +65,7 @@ def evaluate(
     from t5x_like.training.partitioning import Mesh
     from t5x_like.training.step import make_eval_step
 
-    run, store, record = restore.open_run(workdir, read_step(checkpoint))
+    run, store, record = restore.open_run(workdir, cli.read_step(checkpoint))
     for path, value in (("data.validation_split", split), ("data.sources", data), ("batch_size", batch_size)):
         if value is not None:
             run = typed.override(run, f"{path}={value}", where=f"--{path.rpartition('.')[2]}")
@@ -99,15 +99,6 @@ def evaluate(
     if size:
         figures["bits_per_byte"] = values["cross_entropy"] * int(counts.sum()) / 0.6931471805599453 / size
     return figures
-
-
-def read_step(text: str) -> Any:
-    """`latest`, `best` or a number."""
-    if text in ("latest", "best"):
-        return text
-    if not text.isdigit():
-        raise UserError(f"a checkpoint is latest, best or a step, not {text!r}", where=f"--checkpoint={text}")
-    return int(text)
 
 
 def target_counts(batches: Batches, most: int) -> np.ndarray:

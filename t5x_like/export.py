@@ -79,9 +79,9 @@ def training_command(workdir: Path) -> str:
 
 def main(argv: list[str]) -> int:
     del argv
-    for name, flag in (("workdir", _WORKDIR), ("output", _OUTPUT)):
-        if flag.value is None:
-            raise UserError(f"--{name} is needed", where="command line", help="--workdir=RUN --output=DIR")
+    if _WORKDIR.value is None or _OUTPUT.value is None:
+        missing = "workdir" if _WORKDIR.value is None else "output"
+        raise UserError(f"--{missing} is needed", where="command line", help="--workdir=RUN --output=DIR")
     workdir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
     if output.exists() and not output.is_dir():
         raise UserError("this is a file; a folder is written", where=str(output), code=Exit.CANNOT_WRITE)
@@ -94,11 +94,10 @@ def main(argv: list[str]) -> int:
         )
 
     from t5x_like.data.tokenizers import load_tokenizer
-    from t5x_like.evaluate import read_step
     from t5x_like.hub.t5 import export_t5
     from t5x_like.training import restore
 
-    run, _, record = restore.open_run(workdir, read_step(_CHECKPOINT.value))
+    run, _, record = restore.open_run(workdir, cli.read_step(_CHECKPOINT.value))
     _, params = restore.restore_params(workdir, record.step)
     tokenizer = load_tokenizer(workdir / "tokenizer")
     try:

@@ -25,7 +25,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from absl import flags
 
@@ -110,7 +110,7 @@ def strategy(max_length: int) -> Strategy:
             num_beams=_BEAMS.value,
             max_length=max_length,
             min_length=_MIN_LENGTH.value,
-            penalty=_PENALTY.value,
+            penalty="hf" if _PENALTY.value == "hf" else "gnmt",
             alpha=_ALPHA.value,
         )
     chosen.check()
@@ -131,10 +131,10 @@ def load_model() -> tuple[TextModel, int]:
         model, params = import_t5(_HF.value)
         tokenizer = load_tokenizer(_TOKENIZER.value or _HF.value)
     else:
-        from t5x_like.evaluate import read_step
         from t5x_like.training import restore
 
-        run, params = restore.restore_params(_WORKDIR.value, read_step(_CHECKPOINT.value))
+        assert _WORKDIR.value is not None
+        run, params = restore.restore_params(_WORKDIR.value, cli.read_step(_CHECKPOINT.value))
         model = run.model
         tokenizer = load_tokenizer(_TOKENIZER.value or Path(_WORKDIR.value) / "tokenizer")
         features = run.objective.features(tokenizer.vocabulary)
@@ -357,7 +357,7 @@ def main(argv: list[str]) -> int:
         source.seek(0)
         settings = {
             "mode": _MODE.value,
-            "input": hashlib.file_digest(source, "sha256").hexdigest(),
+            "input": hashlib.file_digest(cast(io.BufferedReader, source), "sha256").hexdigest(),
             "weights": fingerprint(model.params),
             "tokenizer": model.tokenizer.fingerprint,
             "decoding": f"{decode}",

@@ -59,6 +59,8 @@ def _command(module: str, *arguments: str) -> None:
 
 def write_prompts(data: Path, path: Path) -> None:
     """Held-out passages with two blanks each, as JSONL: `inputs` with `<extra_id_0>`, and what was `originals`."""
+    import numpy as np
+
     from t5x_like.data.counter import integers, seed_key
     from t5x_like.data.token_dataset import TokenDataset
 
@@ -71,7 +73,7 @@ def write_prompts(data: Path, path: Path) -> None:
         if len(prompts) == PROMPTS or length < 120:
             continue
         middle = begin + length // 2
-        text = dataset.tokenizer.decode(split.gather([middle], 110)[0].tolist())
+        text = dataset.tokenizer.decode(split.gather(np.array([middle]), 110)[0].tolist())
         words = text.split()[1:-1]  # the first and the last word may be halves
         starts = integers(seed_key(0, "quickstart", i), (4,), 0, 0, [15, 3, 15, 3])
         first = 8 + int(starts[0])

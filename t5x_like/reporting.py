@@ -148,7 +148,7 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
         "loss": loss,
         "unigram_entropy": unigram,
         "steps": last.get("step"),
-        "gain": None if None in (loss, unigram) else unigram - loss,
+        "gain": None if loss is None or unigram is None else unigram - loss,
     }
     rows = [
         ("parameters", f"{run.model.num_params():,}"),

@@ -139,7 +139,7 @@ def _override(tree: Any, path: list[str], text: str, done: tuple[str, ...], wher
         else:
             items[int(name)] = parse(text, type(items[int(name)]), here, where)
         return tuple(items)
-    if not dataclasses.is_dataclass(tree):
+    if not dataclasses.is_dataclass(tree) or isinstance(tree, type):
         raise UserError(
             f"{'.'.join(done)} is a plain value ({tree!r}); it has no field {name!r}", where=where
         )

@@ -29,7 +29,7 @@ def config() -> Run:
         name="t5-quickstart",
         model=model,
         batch_size=16,
-        steps=1000,
+        steps=800,
         # A ramp and a decay to 0, where T5 has neither: a run this short ends before T5's schedule begins to fall.
         schedule=Linear(peak=0.03, warmup=20),
         evaluation=Evaluation(every=200, batches=20),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def generate(
     Compiled once for each shape of `inputs`, model and strategy. `keys`: one a row, for sampling.
     """
     if getattr(model, "scan_layers", False):  # sliced once here, not in every step
-        model, params = dataclasses.replace(model, scan_layers=False), unstack_layers(params)
+        model, params = dataclasses.replace(cast(Any, model), scan_layers=False), unstack_layers(params)
     encoded = model.encode(params, inputs)
     cache = model.init_cache(params, encoded, inputs != ids.pad, strategy.max_length)
     first = jnp.full(inputs.shape[0], ids.pad, jnp.int32)

@@ -72,7 +72,7 @@ class Sampling:
             t, token, cache, tokens, lengths, scores, ended = state
             logits, cache = logits_fn(params, cache, token)
             allowed = forbid(logits, t, ids, self.min_length)
-            if self.temperature > 0:
+            if self.temperature > 0 and keys is not None:
                 step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
                 token = jax.vmap(jax.random.categorical)(step_keys, self.warp(allowed))
             else:

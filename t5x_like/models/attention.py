@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from t5x_like.errors import UserError
 from t5x_like.models.dropout import Seed, dropout
+from t5x_like.models.products import add_to_rows
 
 Implementation = Literal["einsum", "xla", "cudnn", "flash"]
 """einsum: ours, any argument. xla: `jax.nn.dot_product_attention` without a fused kernel, for comparison.
@@ -76,7 +77,7 @@ def attend(
     if implementation == "einsum":
         logits = jnp.einsum("bnth,bnsh->bnts", query, key, preferred_element_type=jnp.float32)
         if bias is not None:
-            logits = logits + bias
+            logits = add_to_rows(logits, bias) if bias.shape[0] == 1 else logits + bias
         if mask is not None:
             logits = jnp.where(mask, logits, MASKED)
         weights = jax.nn.softmax(logits, axis=-1).astype(query.dtype)

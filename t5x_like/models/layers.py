@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from t5x_like.models.attention import Visible, attend, choose
 from t5x_like.models.dropout import Seed, dropout
+from t5x_like.models.products import matmul
 from t5x_like.models.sharding import constrain
 
 Initializer = Callable[..., Array]
@@ -74,7 +75,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features), self.axes)
         kernel = kernel.astype(self.dtype)
-        return jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=self.out_dtype or self.dtype)
+        return matmul(x.astype(self.dtype), kernel, self.out_dtype or self.dtype)
 
 
 class Embedding(nn.Module):
@@ -95,7 +96,7 @@ class Embedding(nn.Module):
     def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """x @ tableᵀ, float32 out."""
         table = self.embedding.astype(self.dtype)
-        return jnp.einsum("btd,vd->btv", x.astype(self.dtype), table, preferred_element_type=jnp.float32)
+        return matmul(x.astype(self.dtype), table.T, jnp.dtype("float32"))
 
 
 def relative_position_bucket(

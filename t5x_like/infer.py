@@ -147,7 +147,7 @@ def load_model() -> tuple[TextModel, int]:
         batch_size=_BATCH_SIZE.value,
         max_input_length=_MAX_INPUT_LENGTH.value or input_length,
     )
-    return text_model, _MAX_LENGTH.value or length
+    return text_model, length if _MAX_LENGTH.value is None else _MAX_LENGTH.value
 
 
 # ---- input ---------------------------------------------------------------------------------------
@@ -181,6 +181,12 @@ def parse(line: bytes, *, as_json: bool, mode: str, sentinels: int) -> dict[str,
             record = json.loads(text)
         except (ValueError, RecursionError) as e:
             raise ValueError(f"not JSON ({e})") from None
+        try:  # half a surrogate pair, or NaN in a field that is carried through: no JSON line could hold it
+            json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair, which is no character") from None
+        except ValueError:
+            raise ValueError("not JSON (NaN or infinity)") from None
     if not isinstance(record, dict):
         raise ValueError('expected an object such as {"inputs": "..."}')
     for field in ("inputs", "targets")[: 2 if mode == "score" else 1]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from t5x_like.errors import UserError, did_you_mean, nearest
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 16 * 2**20
+MAX_WHOLE = 2**53
+"""The largest whole number in a configuration: what JSON keeps exactly everywhere, and all arithmetic of ours holds."""
 
 
 @functools.cache
@@ -76,6 +79,7 @@ def check(value: Any, annotation: Any, path: str = "", where: str | None = None)
             break
     else:
         raise _refuse(path or "the configuration", annotation, value, where)
+    _check_plain(value, path or "the configuration", where)
     if dataclasses.is_dataclass(value):
         for name, hint in fields(type(value)).items():
             check(getattr(value, name), hint, f"{path}.{name}" if path else name, where)
@@ -83,6 +87,17 @@ def check(value: Any, annotation: Any, path: str = "", where: str | None = None)
         item = typing.get_args(next(o for o in _options(annotation) if typing.get_origin(o) is tuple))[0]
         for i, element in enumerate(value):
             check(element, item, f"{path}.{i}", where)
+
+
+def _check_plain(value: Any, path: str, where: str | None) -> None:
+    """Refuses what no field can use: numbers without end, and text that no file can be named by."""
+    for v in value.values() if isinstance(value, dict) else (value,):
+        if isinstance(v, float) and not math.isfinite(v):
+            raise UserError(f"{path} is {v}; it must be a finite number", where=where or path)
+        if isinstance(v, int) and abs(v) > MAX_WHOLE:
+            raise UserError(f"{path} is {v:.3g}; whole numbers go up to 2**53", where=where or path)
+        if isinstance(v, str) and "\0" in v:
+            raise UserError(f"{path} holds a NUL character", where=where or path)
 
 
 def _fits(value: Any, option: Any) -> bool:
@@ -174,6 +189,8 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
             data = json.loads(text)
         except json.JSONDecodeError as e:
             raise UserError(f"{path}: not valid JSON ({e.msg} at character {e.pos})", where=where) from None
+        except (ValueError, RecursionError):  # numbers of thousands of digits, brackets within brackets
+            raise UserError(f"{path}: JSON too deep or with too long a number", where=where) from None
         return from_data(data, annotation, path, where)
     if type(None) in options and text.lower() in ("none", "null", ""):
         return None

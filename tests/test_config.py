@@ -104,6 +104,12 @@ def test_a_typo_in_any_key_is_refused_with_the_right_key() -> None:
         ("t5/tiny", ["clip_global_norm=-1"], "clip_global_norm must be positive"),
         ("t5/tiny", ["model.dropout=2"], "dropout"),
         ("t5/tiny", ["model.num_heads=0"], "num_heads"),
+        ("t5/tiny", ["microbatches=1e15"], "does not divide"),
+        ("t5/tiny", ["objective.inputs_length=1e30"], "objective.inputs_length is 1e+30"),
+        ("t5/tiny", ["clip_global_norm=nan"], "clip_global_norm is nan"),
+        ("t5/tiny", ["optimizer.epsilon=inf"], "optimizer.epsilon is inf"),
+        ("t5/tiny", ["data.sources=a\0b"], "NUL"),
+        ("t5/tiny", ["data.sources=" + "[" * 100_000], "too deep"),
     ],
 )
 def test_impossible_configurations(name: str, overrides: list[str], says: str) -> None:

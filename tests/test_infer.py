@@ -133,6 +133,8 @@ BAD = [
     (b'{"inputs": "<extra_id_100>"}', "the tokenizer has 100 sentinels"),
     (b'{"inputs": "\xff <extra_id_0>"}', r"not valid UTF-8 \(byte 13\)"),
     (b"[" * 100_000, "not JSON"),
+    (b'{"inputs": "\\ud800 <extra_id_0>"}', "surrogate"),
+    (b'{"inputs": "a <extra_id_0>", "id": NaN}', "NaN or infinity"),
 ]
 
 
@@ -164,6 +166,7 @@ def test_bad_lines_are_skipped_on_request_and_counted(command, tmp_path, capsys)
         ({"input": "nowhere.txt"}, "cannot read the input"),
         ({"temperature": 1.0}, "--beams and --temperature exclude each other"),
         ({"beams": None, "top_p": 2.0}, "top_p=2.0 cannot be"),
+        ({"max_length": 0}, "max_length=0 cannot be"),
         ({"checkpoint": "first"}, "latest, best or a step"),
         ({"output": "/proc/nothing/out.jsonl"}, "cannot write"),
     ],

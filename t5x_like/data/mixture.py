@@ -26,7 +26,9 @@ def proportional_rates(
 ) -> list[float]:
     """Examples-proportional rates (T5 paper section 3.5.2): min(size, limit) ** (1 / temperature), normalised."""
     clipped = [min(size, size if limit is None else limit) for size, limit in zip(sizes, limits, strict=True)]
-    powers = [c ** (1.0 / temperature) for c in clipped]
+    powers = [
+        (c / max(clipped)) ** (1.0 / temperature) for c in clipped
+    ]  # at most 1, whatever the temperature
     return [p / sum(powers) for p in powers]
 
 

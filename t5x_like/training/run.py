@@ -121,7 +121,9 @@ def validate(run: Run) -> None:
         if getattr(run, field) < least:
             raise UserError(f"{field} is {getattr(run, field)}; it must be at least {least}", where=field)
     if run.batch_size % run.microbatches:
-        fitting = max(m for m in range(1, run.microbatches) if run.batch_size % m == 0)
+        fitting = max(
+            m for m in range(1, min(run.microbatches, run.batch_size + 1)) if run.batch_size % m == 0
+        )
         raise UserError(
             f"a batch of {run.batch_size} does not divide into {run.microbatches} microbatches",
             where="microbatches",

@@ -20,6 +20,12 @@ def test_golden_rates():
     ]
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 0.01, 1e300])
+def test_any_temperature_gives_rates(temperature):
+    rates = proportional_rates([10**9, 10**9, 10**6], [None] * 3, temperature)
+    assert rates[0] == rates[1] and abs(sum(rates) - 1) < 1e-12
+
+
 def test_quantised_rates_sum_up_and_lose_nobody():
     assert quantise([0.5, 0.5]) == [1, 1]
     shares = quantise([1e-9, 1.0, 2.0])

@@ -85,6 +85,14 @@ def main(argv: list[str]) -> int:
     workdir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
     if output.exists() and not output.is_dir():
         raise UserError("this is a file; a folder is written", where=str(output), code=Exit.CANNOT_WRITE)
+    here, run_directory = output.resolve(), workdir.resolve()
+    if here == run_directory or here in run_directory.parents or (here / "checkpoints").is_dir():
+        raise UserError(
+            "this folder holds a run, which an export would replace",
+            where=str(output),
+            help="name another --output",
+            code=Exit.CANNOT_WRITE,
+        )
     if output.is_dir() and any(output.iterdir()) and not _OVERWRITE.value:
         raise UserError(
             "the output folder is not empty",

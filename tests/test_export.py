@@ -63,3 +63,14 @@ def test_refusals(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="this is a file"):
         command(workdir=run, output=tmp_path / "file")
+
+
+@pytest.mark.parametrize("where", [".", "..", "../link"])
+def test_a_run_is_never_replaced(run, where):
+    link = run.parent / "link"
+    if not link.exists():
+        link.symlink_to(run)
+    with pytest.raises(UserError, match="holds a run") as caught:
+        command(workdir=run, output=run / where, overwrite=True)
+    assert caught.value.code == Exit.CANNOT_WRITE
+    assert (run / "checkpoints").is_dir()

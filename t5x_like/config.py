@@ -19,8 +19,17 @@ from types import ModuleType
 from typing import TypeVar
 
 from t5x_like import typed
-from t5x_like.errors import Exit, UserError, did_you_mean
-from t5x_like.training.run import Objective, Run, describe, describe_diff, from_json, to_json, validate
+from t5x_like.errors import UserError, did_you_mean
+from t5x_like.training.run import (
+    Objective,
+    Run,
+    describe,
+    describe_diff,
+    from_json,
+    read_run,
+    to_json,
+    validate,
+)
 
 __all__ = [
     "ROOT", "Objective", "Run", "describe", "describe_diff", "from_json", "load", "names", "to_json", "validate",
@@ -38,7 +47,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> Run:
     Raises:
       UserError: unknown name or field, wrong type, impossible combination; names the nearest that would work.
     """
-    run = _read_json(Path(name)) if _is_json(name) else _call(name)
+    run = (
+        read_run(Path(name) / "config.json" if Path(name).is_dir() else Path(name))
+        if _is_json(name)
+        else _call(name)
+    )
     for assignment in overrides:
         run = typed.override(run, assignment)
     validate(run)
@@ -75,14 +88,6 @@ def _is_json(name: str) -> bool:
     return name.endswith(".json") or (Path(name) / "config.json").is_file()
 
 
-def _read_json(path: Path) -> Run:
-    path = path / "config.json" if path.is_dir() else path
-    try:
-        return from_json(path.read_text(encoding="utf-8"), where=str(path))
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read the configuration: {e}", where=str(path), code=Exit.BAD_DATA) from None
-
-
 def _import_named(stem: str) -> ModuleType:
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
@@ -115,7 +120,7 @@ def _call(name: str) -> Run:
             raise UserError(
                 f"no configuration {stem!r}",
                 where=f"--config={name}",
-                help=did_you_mean(stem, shipped) + " A file is named by its path: my/file.py:function",
+                help=did_you_mean(stem, shipped) + " (a file is named by its path: my/file.py:function)",
             )
         module = _guarded(lambda: _import_named(stem), name)
     functions = _functions(module)

@@ -70,7 +70,9 @@ _TOP_P = flags.DEFINE_float(
 _MIN_P = flags.DEFINE_float(
     "min_p", None, "drops tokens below this share of the likeliest", flag_values=FLAGS
 )
-_SEED = flags.DEFINE_integer("seed", 0, "of sampling", flag_values=FLAGS)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "of sampling", lower_bound=0, upper_bound=2**63 - 1, flag_values=FLAGS
+)
 _MIN_LENGTH = flags.DEFINE_integer("min_length", 0, "tokens before the end may come", flag_values=FLAGS)
 _MAX_LENGTH = flags.DEFINE_integer(
     "max_length",

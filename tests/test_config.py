@@ -13,6 +13,7 @@ import pytest
 from t5x_like import config, typed
 from t5x_like.data.example import Vocabulary
 from t5x_like.errors import UserError
+from t5x_like.training import restore
 
 PUBLISHED = {  # t5x/examples/t5 and the paper, appendix; counts as in the specs of tests/models
     "t5/small:v1_0": 60_506_624,
@@ -103,6 +104,15 @@ def test_a_typo_in_any_key_is_refused_with_the_right_key() -> None:
         ("t5/tiny", ["optimizer=Adam"], "did you mean AdamW?"),
         ("t5/tiny", ["clip_global_norm=-1"], "clip_global_norm must be positive"),
         ("t5/tiny", ["model.dropout=2"], "dropout"),
+        ("t5/tiny", ["model.d_model=1e9"], "must be at most 16,777,216"),
+        ("t5/tiny", ["model.num_layers=1e6"], "must be at most 1,024"),
+        ("t5/tiny", ["objective.targets_length=1e12"], "targets_length is 1,000,000,000,000"),
+        ("t5/tiny", ['optimizer={"type": "Optax", "name": "lamb", "arguments": {"b1": "x"}}'], "optax.lamb"),
+        (
+            "t5/tiny",
+            ['optimizer={"type": "Optax", "name": "lion", "arguments": {"bb": 1}}'],
+            "no argument 'bb'",
+        ),
         ("t5/tiny", ["model.num_heads=0"], "num_heads"),
         ("t5/tiny", ["microbatches=1e15"], "does not divide"),
         ("t5/tiny", ["objective.inputs_length=1e30"], "objective.inputs_length is 1e+30"),
@@ -143,6 +153,10 @@ def test_a_saved_run_is_loaded_from_its_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config.to_json(run))
     assert config.load(str(tmp_path)) == config.load(str(tmp_path / "config.json")) == run
     (tmp_path / "config.json").write_text(config.to_json(run).replace('"seed": 7', '"sead": 7'))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(UserError, match="cannot read the configuration"):
+        restore.open_run(tmp_path / "other")
     with pytest.raises(UserError, match="sead") as e:
         config.load(str(tmp_path))
     assert "did you mean seed?" in str(e.value) and "config.json" in str(e.value)

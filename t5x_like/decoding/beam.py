@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 
 from t5x_like.decoding.base import Cache, Decoded, LogitsFn, SpecialIds, forbid, gather_rows
 from t5x_like.errors import UserError
+
+MOST_BEAMS = 1024
 
 
 class _State(NamedTuple):
@@ -58,10 +61,14 @@ class Beam:
 
     def check(self) -> None:
         """Raises `UserError` for a setting outside its range."""
-        if self.num_beams < 1:
+        if not 1 <= self.num_beams <= MOST_BEAMS:
             raise UserError(
-                f"num_beams={self.num_beams} cannot be", where="num_beams", help="it must be at least 1"
+                f"num_beams={self.num_beams} cannot be",
+                where="num_beams",
+                help=f"1 to {MOST_BEAMS}; 4 is usual",
             )
+        if not math.isfinite(self.alpha):
+            raise UserError(f"alpha={self.alpha} cannot be", where="alpha", help="0.6 is usual")
         if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
             raise UserError(
                 f"min_length={self.min_length} and max_length={self.max_length} cannot be",

@@ -40,6 +40,10 @@ Params = dict[str, Any]
 Rngs = dict[str, jax.Array]
 
 
+MOST, MOST_LAYERS = 2**24, 1024
+"""Far beyond any model: a slip of the keyboard ends in a sentence, not in a trace of a billion layers."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class T5:
     """A T5 of any size: configuration and pure functions of parameters in one.
@@ -94,9 +98,15 @@ class T5:
         """Raises `UserError` for sizes and combinations that cannot run on this machine."""
         sizes = ("vocab_size", "d_model", "d_kv", "num_heads", "d_ff", "num_layers", "relative_max_distance")
         for name in sizes:
+            most = MOST_LAYERS if name == "num_layers" else MOST
+            _require(
+                getattr(self, name) <= most, name, f"must be at most {most:,}, not {getattr(self, name):,}"
+            )
             _require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
         _require(
-            self.decoder_layers >= 1, "num_decoder_layers", f"must be at least 1, not {self.decoder_layers}"
+            1 <= self.decoder_layers <= MOST_LAYERS,
+            "num_decoder_layers",
+            f"must be 1 to {MOST_LAYERS:,}, not {self.decoder_layers:,}",
         )
         _require(0.0 <= self.dropout < 1.0, "dropout", f"must lie in [0, 1), not {self.dropout}")
         _require(self.eps > 0.0, "eps", f"must be positive, not {self.eps}")

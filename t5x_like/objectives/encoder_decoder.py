@@ -20,6 +20,9 @@ from t5x_like.objectives.losses import softmax_losses
 Mode = Literal["R", "S", "X"]
 MODES: tuple[Mode, ...] = ("R", "S", "X")
 
+MOST_TOKENS = 2**20
+"""Longest side of an example: a slip of the keyboard ends in a sentence, not in an array of terabytes."""
+
 Rows = tuple[Int32[np.ndarray, "B W"], Bool[np.ndarray, "B W"]]
 """Ids, and which of them a row consists of, in their order."""
 
@@ -99,6 +102,14 @@ class EncoderDecoderObjective(abc.ABC):
             value = getattr(self, field)
             if not 0 <= value < 1:
                 raise UserError(f"{field} is {value:g}; it must be in [0, 1)", where=f"objective.{field}")
+        for name, length in (
+            ("inputs_length", self.inputs_length),
+            ("targets_length", self.targets_length or 0),
+        ):
+            if length > MOST_TOKENS:
+                raise UserError(
+                    f"{name} is {length:,}; at most {MOST_TOKENS:,} is possible", where=f"objective.{name}"
+                )
         self.check_fields()
         kind = getattr(model, "kind", None)
         if kind != "encoder-decoder":

@@ -151,6 +151,20 @@ class Optax:
             if argument not in known:
                 help = did_you_mean(argument, known) if known else f"{self.name} takes none"
                 raise UserError(f"optax.{self.name} has no argument {argument!r}", where=where, help=help)
+        self._try()
+
+    def _try(self) -> None:
+        """One update of a small matrix, without computing it: a value of a wrong type shows here, not in a run."""
+        params = {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}
+        transformation = self.build(lambda step: jnp.zeros(()), None)  # type: ignore[arg-type]
+        try:
+            state = jax.eval_shape(transformation.init, params)
+            jax.eval_shape(transformation.update, params, state, params)
+        except (TypeError, ValueError) as e:
+            told = str(e).splitlines()[0]
+            raise UserError(
+                f"optax.{self.name} does not work with {self.arguments}: {told}", where="optimizer.arguments"
+            ) from None
 
     def build(self, schedule: Schedule, axes: Any) -> optax.GradientTransformation:
         """The transformation; `schedule` gives the learning rate by the number of updates done."""

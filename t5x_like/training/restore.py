@@ -10,7 +10,7 @@ import jax
 from t5x_like.errors import Exit, UserError
 from t5x_like.training import partitioning
 from t5x_like.training.checkpoints import Record, Store
-from t5x_like.training.run import Run, from_json
+from t5x_like.training.run import Run, read_run
 from t5x_like.training.run_dir import RunDir
 
 
@@ -48,6 +48,6 @@ def open_run(
             help="name the --workdir of a t5x_like.train run",
             code=Exit.BAD_DATA,
         )
-    run = from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
+    run = read_run(directory.config)
     store = Store(directory.checkpoints)
     return run, store, store.find(step)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 from t5x_like import typed
 from t5x_like.data.batches import Data
-from t5x_like.errors import UserError
+from t5x_like.errors import Exit, UserError
 from t5x_like.models.t5 import T5
 from t5x_like.objectives.deshuffling import Deshuffling
 from t5x_like.objectives.iid_denoising import IidDenoising
@@ -95,6 +96,14 @@ def from_json(text: str, where: str | None = None) -> Run:
     if not isinstance(run, Run):
         raise UserError("a run's configuration is a JSON object", where=where)
     return run
+
+
+def read_run(path: Path) -> Run:
+    """The run of a config.json; an unreadable file is a `UserError` too."""
+    try:
+        return from_json(path.read_text(encoding="utf-8"), where=str(path))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read the configuration: {e}", where=str(path), code=Exit.BAD_DATA) from None
 
 
 def describe(run: Run, *, all_values: bool = False) -> str:

@@ -17,7 +17,7 @@ from t5x_like.models import stack
 from t5x_like.training import checkpoints, restore, state
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.progress import duration
-from t5x_like.training.run import Run, from_json
+from t5x_like.training.run import Run, read_run
 from t5x_like.training.run_dir import RunDir
 
 CHANGEABLE = re.compile(
@@ -36,7 +36,7 @@ def agree(run: Run, directory: RunDir) -> list[str]:
     """
     if not directory.config.is_file():
         return []
-    earlier = from_json(directory.config.read_text(encoding="utf-8"), where=str(directory.config))
+    earlier = read_run(directory.config)
     changes = typed.diff(earlier, run)
     steps_matter = run.schedule.over(run.steps) != run.schedule.over(earlier.steps)
     refused = [

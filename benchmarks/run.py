@@ -8,7 +8,7 @@
 step   train step of T5 1.1 small (8 x 512/114) against Hugging Face on torch, turn by turn, from the same weights
 data   token store to finished batches, against seqio from token arrays in memory
 text   raw text to finished batches, against seqio
-start  command to `--help`, and to the first training step
+start  `--help` and imports (time to the first training step: part step)
 
 Peers live in their own environments: `pip install torch transformers safetensors` for --peer_python, `pip install
 seqio==0.0.20 babel gin-config` for --seqio_python with a checkout of google-research/text-to-text-transfer-transformer.
@@ -38,6 +38,7 @@ from t5x_like import cli
 from t5x_like.errors import Exit, UserError, did_you_mean
 
 PARTS = ("step", "data", "text", "start")
+Rows = list[tuple[str, ...]]
 FLAGS = flags.FlagValues()
 _ONLY = flags.DEFINE_list("only", list(PARTS), "parts: " + ", ".join(PARTS), flag_values=FLAGS)
 _QUICK = flags.DEFINE_bool("quick", False, "fewer steps and seconds; noisier", flag_values=FLAGS)
@@ -66,11 +67,11 @@ def peer(wanted: str | None, *packages: str) -> str | None:
     return wanted
 
 
-def step_part(python: str | None) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+def step_part(python: str | None) -> tuple[dict[str, Any], Rows]:
     from benchmarks import shape, step
 
     found = step.measure(python, steps=2 if _QUICK.value else 6, rounds=1 if _QUICK.value else 3)
-    rows = [
+    rows: Rows = [
         (
             "train step, T5 1.1 small, 8 x 512/114",
             "s/step",
@@ -105,21 +106,24 @@ def step_part(python: str | None) -> tuple[dict[str, Any], list[tuple[str, ...]]
     return found, rows
 
 
-def data_parts(parts: list[str], python: str | None) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+def data_parts(parts: list[str], python: str | None) -> tuple[dict[str, Any], Rows]:
     from benchmarks import data
 
     seconds, rounds = (3.0, 1) if _QUICK.value else (10.0, 3)
     found: dict[str, Any] = {}
-    rows = [("span corruption 512/114, input tokens a second", "tokens/s", "per CPU s", "ours is faster by")]
+    rows: Rows = [
+        ("span corruption 512/114, input tokens a second", "tokens/s", "per CPU s", "ours is faster by")
+    ]
 
     def compare(part: str, label: str, ours: Callable[[], dict[str, Any]], **source: Path) -> None:
         """Both sides in turns, medians."""
         mine, theirs = [], []
-        missing = None if python and _T5_CHECKOUT.value else "skipped, it needs seqio and --t5_checkout"
+        checkout = _T5_CHECKOUT.value
+        missing = None if python and checkout else "skipped, it needs seqio and --t5_checkout"
         for _ in range(rounds):
             mine.append(ours())
-            if not missing:
-                answer = data.seqio(python, _T5_CHECKOUT.value, tokenizer, 2 * seconds, **source)
+            if python and checkout and not missing:
+                answer = data.seqio(python, checkout, tokenizer, 2 * seconds, **source)
                 missing = answer if isinstance(answer, str) else None
                 theirs.append(answer)
         rate = statistics.median(side["input_tokens_per_s"] for side in mine)
@@ -158,7 +162,7 @@ def data_parts(parts: list[str], python: str | None) -> tuple[dict[str, Any], li
     return found, rows
 
 
-def start_part() -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+def start_part() -> tuple[dict[str, Any], Rows]:
     """Wall time of `--help` of the training command, and of importing what it imports."""
 
     def median(*command: str) -> float:
@@ -184,7 +188,7 @@ def start_part() -> tuple[dict[str, Any], list[tuple[str, ...]]]:
     return found, [("start", "s"), *((f"  {names[k]}", f"{v:.2f}") for k, v in found.items())]
 
 
-def show(rows: list[tuple[str, ...]]) -> None:
+def show(rows: Rows) -> None:
     """Prints a table: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

@@ -32,6 +32,11 @@ def test_figures_of_the_last_checkpoint(run):
     assert figures["bits_per_byte"] > 0
 
 
+def test_a_run_named_by_a_relative_path(run, monkeypatch):
+    monkeypatch.chdir(run)
+    assert command.evaluate("run", batches=1)["step"] == 4
+
+
 def test_another_split_and_all_of_it(run):
     train_split = command.evaluate(str(run / "run"), "best", split="train")
     held_out = command.evaluate(str(run / "run"), "4")

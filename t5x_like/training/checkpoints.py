@@ -96,7 +96,8 @@ class Store:
     def __init__(
         self, directory: Path, policy: Checkpoints | None = None, say: Callable[[str], None] = print
     ):
-        self.directory, self._policy, self.say = directory, policy or Checkpoints(), say
+        # Orbax wants an absolute path.
+        self.directory, self._policy, self.say = directory.absolute(), policy or Checkpoints(), say
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
         self._pending_step = -1

@@ -395,7 +395,7 @@ def test_rows_may_be_at_different_positions_and_be_gathered() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d_model": 0}, "model.d_model must be 1 to .*, not 0"),
+        ({"d_model": 0}, "model.d_model must be .*, not 0"),
         ({"num_decoder_layers": 0}, "model.num_decoder_layers must be 1 to 1,024, not 0"),
         ({"dropout": 1.0}, r"model.dropout must lie in \[0, 1\)"),
         ({"relative_buckets": 30}, "multiple of 4"),

@@ -12,8 +12,9 @@ import numpy as np
 import sentencepiece
 
 from t5x_like.data.example import Batch, Feature, Vocabulary, Windows
-from t5x_like.data.token_dataset import TokenDataset, from_documents
+from t5x_like.data.token_dataset import TokenDataset, TokenSplit, from_documents
 from t5x_like.data.tokenizers import SentencePieceTokenizer
+from t5x_like.data.windows import Isolated, Joined, WindowIndex
 from t5x_like.errors import Exit, UserError
 
 _TEXT = (
@@ -55,6 +56,10 @@ class Echo:
 
     def window_length(self) -> int:
         return self.length
+
+    def index(self, split: TokenSplit, vocabulary: Vocabulary, key: np.ndarray, cover: bool) -> WindowIndex:
+        joined = self.documents == "joined"
+        return Joined(split, self.length, cover) if joined else Isolated(split, self.length)
 
     def parts(self) -> tuple[tuple[Echo, float], ...]:
         return ((self, 1.0),)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from t5x_like.data import counter, packing, windows
+from t5x_like.data import counter, packing
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Batch, Feature, Vocabulary, Windows
 from t5x_like.data.mixture import Mixture, proportional_rates, quantise
 from t5x_like.data.permutation import permute
 from t5x_like.data.token_dataset import TokenDataset
+from t5x_like.data.windows import WindowIndex
 from t5x_like.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Stream:
     name: str
     dataset: TokenDataset
     objective: Objective
-    windows: windows.Joined | windows.Isolated
+    windows: WindowIndex
     plan: packing.Plan | None
     features: dict[str, Feature]
     sides: tuple[str, ...]
@@ -106,12 +107,9 @@ class Stream:
         if self.plan is not None:
             unit, row = self.plan.rows(unit)
             epoch_keys = epoch_keys[row]
-        starts, lengths = self.windows.locate(unit, epoch_keys)
         needs = getattr(self.objective, "needs", frozenset())
-        found = windows.read(
-            self.windows.split, starts, lengths, self.windows.length, self.dataset.vocabulary, needs,
-            self.dataset.tokenizer.word_starts if "word_starts" in needs else None,
-        )  # fmt: skip
+        words = self.dataset.tokenizer.word_starts if "word_starts" in needs else None
+        found = self.windows.windows(unit, epoch_keys, self.dataset.vocabulary, needs, words)
         self._check_range(found.tokens)
         return found, counter.fold(counter.fold(epoch_keys, _EXAMPLE), unit), row
 
@@ -256,16 +254,12 @@ class Batches:
                 help="leave this source out, or prepare it again with more text or a larger share for this split",
                 code=Exit.BAD_DATA,
             )
-        length = objective.window_length()
-        if objective.documents == "joined":
-            spans = windows.Joined(tokens, length, cover=not train)
-        else:
-            spans = windows.Isolated(tokens, length)
         key = counter.seed_key(self.seed, self.split, "stream", number)
+        spans = objective.index(tokens, dataset.vocabulary, key, not train)
         plan = None
         if sides:
             capacity = {s: self.features[packing.length_feature(s, self.features)].shape[0] for s in sides}
-            takes = objective.example_lengths(np.arange(length + 1))
+            takes = objective.example_lengths(np.arange(objective.window_length() + 1))
             plan = packing.plan_rows(spans.lengths(), takes, capacity, counter.seed_key(0, "packing", number))
         return Stream(
             name=f"{Path(source.path).name}:{name}/{type(objective).__name__}",

@@ -53,6 +53,8 @@ class Windows:
       document_starts: [B, W] true at the first token of a document, where known.
       sentence_starts: [B, W] true at the first token of a sentence, where known.
       word_starts: [B, W] true at the first token of a word, where known.
+      first_lengths: [B] tokens of segment A, which stands first; the rest of `lengths` is segment B. None: no pairs.
+      pair_labels: [B] 0 where segment B is the text that follows A, 1 where it is a random one (BERT's polarity).
     """
 
     tokens: Int32[np.ndarray, "B W"]
@@ -61,3 +63,5 @@ class Windows:
     document_starts: Bool[np.ndarray, "B W"] | None = None
     sentence_starts: Bool[np.ndarray, "B W"] | None = None
     word_starts: Bool[np.ndarray, "B W"] | None = None
+    first_lengths: Int32[np.ndarray, "B"] | None = None
+    pair_labels: Int32[np.ndarray, "B"] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -17,6 +18,32 @@ from t5x_like.data import counter
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Vocabulary, Windows
 from t5x_like.data.token_dataset import TokenSplit
+
+
+class WindowIndex(Protocol):
+    """The windows of a split, by number: what `Objective.index` gives. Pure, and cheap to ask at any number."""
+
+    @property
+    def count(self) -> int:
+        """Windows of an epoch."""
+        ...
+
+    def lengths(self) -> Int64[np.ndarray, "N"]:
+        """The length of every window of an epoch."""
+        ...
+
+    def windows(
+        self,
+        index: np.ndarray,
+        epoch_keys: Keys,
+        vocabulary: Vocabulary,
+        needs: frozenset[str] = frozenset(),
+        is_word_start: Bool[np.ndarray, "V"] | None = None,
+    ) -> Windows:
+        """The windows numbered `index` [B], each in an epoch of which `epoch_keys` [B] names the draws; `needs` and
+        `is_word_start` as for `read`."""
+        ...
+
 
 _OFFSET = 0x0FF5E7  # salt of the draw that moves an epoch's windows
 
@@ -57,6 +84,18 @@ class Joined:
         """The length of every window of an epoch."""
         return self.locate(np.arange(self.count), np.zeros(self.count, np.uint64))[1]
 
+    def windows(
+        self,
+        index: np.ndarray,
+        epoch_keys: Keys,
+        vocabulary: Vocabulary,
+        needs: frozenset[str] = frozenset(),
+        is_word_start: Bool[np.ndarray, "V"] | None = None,
+    ) -> Windows:
+        """See `WindowIndex.windows`."""
+        starts, lengths = self.locate(index, epoch_keys)
+        return read(self.split, starts, lengths, self.length, vocabulary, needs, is_word_start)
+
 
 @dataclasses.dataclass(frozen=True)
 class Isolated:
@@ -91,6 +130,18 @@ class Isolated:
     def lengths(self) -> Int64[np.ndarray, "N"]:
         """The length of every window of an epoch."""
         return self.locate(np.arange(self.count), np.zeros(self.count, np.uint64))[1]
+
+    def windows(
+        self,
+        index: np.ndarray,
+        epoch_keys: Keys,
+        vocabulary: Vocabulary,
+        needs: frozenset[str] = frozenset(),
+        is_word_start: Bool[np.ndarray, "V"] | None = None,
+    ) -> Windows:
+        """See `WindowIndex.windows`."""
+        starts, lengths = self.locate(index, epoch_keys)
+        return read(self.split, starts, lengths, self.length, vocabulary, needs, is_word_start)
 
 
 def read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -10,10 +10,12 @@ from jaxtyping import Array, Float
 
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Batch, Feature, Vocabulary, Windows
+from t5x_like.data.token_dataset import TokenSplit
+from t5x_like.data.windows import WindowIndex
 
 Losses = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Name -> (sum, weight), never a mean: gradient accumulation, packing and any mesh then give the same number.
-`losses["loss"]` is what is minimised (sum / weight over the whole global batch); the rest are metrics."""
+`Objective.terms` says which of them are minimised; the rest are metrics. A weight depends on the batch alone."""
 
 
 @runtime_checkable
@@ -21,8 +23,9 @@ class Objective(Protocol):
     """One pretraining objective, both halves. Implementations are frozen keyword-only dataclasses."""
 
     @property
-    def documents(self) -> Literal["joined", "isolated"]:
-        """Whether windows run on across document borders (T5 span corruption) or stop at them."""
+    def terms(self) -> dict[str, float]:
+        """Names in `Losses` of what is minimised, with their factors: the loss of a step is the sum of
+        factor * (sum / weight over the whole global batch). T5: {"loss": 1}; ELECTRA: 1 and 50."""
         ...
 
     @property
@@ -31,7 +34,16 @@ class Objective(Protocol):
         ...
 
     def window_length(self) -> int:
-        """The raw tokens that one example consumes."""
+        """The most raw tokens that one example consumes."""
+        ...
+
+    def index(self, split: TokenSplit, vocabulary: Vocabulary, key: Keys, cover: bool) -> WindowIndex:
+        """The windows of a split, by number.
+
+        Args:
+          key: names the draws that lay windows out (pairs of segments); those of an epoch come later.
+          cover: for validation: everything once, in a fixed order.
+        """
         ...
 
     def parts(self) -> tuple[tuple[Objective, float], ...]:
@@ -49,6 +61,11 @@ class Objective(Protocol):
 
     def examples(self, windows: Windows, keys: Keys) -> Batch:
         """Host half: a batch from windows [B, W], one uint64 key a row. Pure and vectorised over rows."""
+        ...
+
+    def targets(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """The ids that the vocabulary loss asks for and their weights, two arrays of one shape: what counting
+        words alone is measured on."""
         ...
 
     def check(self, model: Any, vocabulary: Vocabulary | None) -> None:

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Int32
 
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Batch, Feature, Vocabulary, Windows
+from t5x_like.data.token_dataset import TokenSplit
+from t5x_like.data.windows import Isolated, Joined, WindowIndex
 from t5x_like.errors import UserError
 from t5x_like.objectives.base import Losses, Objective
 from t5x_like.objectives.encodings import content, gather
@@ -47,6 +49,18 @@ class EncoderDecoderObjective(abc.ABC):
     def documents(self) -> Literal["joined", "isolated"]:
         """Whether windows run on across document borders or stop at them."""
         return "joined"
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """One loss."""
+        return {"loss": 1.0}
+
+    def index(self, split: TokenSplit, vocabulary: Vocabulary, key: Keys, cover: bool) -> WindowIndex:
+        """Windows of `window_length()` tokens, by `documents`."""
+        del vocabulary, key
+        if self.documents == "joined":
+            return Joined(split, self.window_length(), cover)
+        return Isolated(split, self.window_length())
 
     @property
     @abc.abstractmethod
@@ -135,6 +149,10 @@ class EncoderDecoderObjective(abc.ABC):
     @abc.abstractmethod
     def check_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Raises `UserError` where the vocabulary lacks what this objective needs."""
+
+    def targets(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """The decoder's targets [B, T] and their weights."""
+        return batch["decoder_target_tokens"], batch["decoder_loss_weights"]
 
     def loss(
         self, model: Any, params: Any, batch: dict[str, jax.Array], rngs: dict[str, jax.Array] | None

@@ -21,6 +21,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -61,9 +62,8 @@ def prefetch(
     recipe = (batches.data, batches.objective, batches.batch_size, batches.seed, batches.split)
     context = multiprocessing.get_context("spawn")
     processes, pipes = [], []
-    with (
-        _signals_blocked()
-    ):  # inherited: Ctrl-C reaches the whole process group, but only the trainer answers it
+    resource_tracker.ensure_running()  # its start ends with SIGINT unblocked: it must not come in between
+    with _signals_blocked():  # inherited: Ctrl-C reaches the whole group, but only the trainer answers it
         for w in range(min(workers, max(stop_step - start_step, 1))):
             receive, send = context.Pipe(duplex=False)
             steps = range(start_step + w, stop_step, workers)

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from t5x_like import typed
 from t5x_like.errors import UserError, did_you_mean
@@ -32,7 +32,7 @@ from t5x_like.training.run import (
 )
 
 __all__ = [
-    "ROOT", "Objective", "Run", "describe", "describe_diff", "from_json", "load", "names", "to_json", "validate",
+    "ROOT", "Objective", "Run", "describe", "describe_diff", "from_json", "load", "load_as", "names", "to_json", "validate",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -58,6 +58,18 @@ def load(name: str, overrides: Sequence[str] = ()) -> Run:
     return run
 
 
+def load_as(name: str, kind: type[_T], overrides: Sequence[str] = ()) -> _T:
+    """What a configuration file describes other than a run: `load_as("race/bert_vs_electra", Race)`.
+
+    Raises:
+      UserError: as `load`; the caller checks the values.
+    """
+    found = _call(name, kind.__name__)
+    for assignment in overrides:
+        found = typed.override(found, assignment)
+    return found
+
+
 # ---- finding it ----------------------------------------------------------------------------------
 
 
@@ -71,17 +83,22 @@ def names() -> list[str]:
     return found
 
 
-def _functions(module: ModuleType) -> dict[str, Callable[[], Run]]:
-    """Public functions defined in the module itself that need no argument and return a Run."""
+def _functions(module: ModuleType, kind: str = "Run") -> dict[str, Callable[[], Any]]:
+    """Public functions defined in the module itself that need no argument and return a Run, or another `kind`."""
     return {
         n: f
         for n, f in vars(module).items()
         if python_inspect.isfunction(f)
         and f.__module__ == module.__name__
         and not n.startswith("_")
-        and "Run" in str(f.__annotations__.get("return", ""))
+        and _name(f.__annotations__.get("return", "")) == kind
         and all(p.default is not p.empty for p in python_inspect.signature(f).parameters.values())
     }
+
+
+def _name(annotation: Any) -> str:
+    """Of a class, or of an annotation that is still text (`config.Run`)."""
+    return getattr(annotation, "__name__", str(annotation)).rpartition(".")[2]
 
 
 def _is_json(name: str) -> bool:
@@ -103,7 +120,7 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _call(name: str) -> Run:
+def _call(name: str, kind: str = "Run") -> Any:
     stem, _, function = name.partition(":")
     function = function or "config"
     if stem.endswith(".py"):
@@ -123,12 +140,14 @@ def _call(name: str) -> Run:
                 help=did_you_mean(stem, shipped) + " (a file is named by its path: my/file.py:function)",
             )
         module = _guarded(lambda: _import_named(stem), name)
-    functions = _functions(module)
+    functions = _functions(module, kind)
     if function not in functions:
         raise UserError(
-            f"no configuration {function!r} in {stem}",
+            f"no function {function!r} that returns a {kind} in {stem}",
             where=f"--config={name}",
-            help=did_you_mean(function, functions, prefix=f"{stem}:"),
+            help=did_you_mean(function, functions, prefix=f"{stem}:")
+            if functions
+            else f"{stem} describes something else than a {kind}",
         )
     return _guarded(functions[function], name)
 

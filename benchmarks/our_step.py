@@ -64,11 +64,12 @@ def main() -> None:
         total, weight = sums["cross_entropy"]
         return float(total / weight)
 
+    lengths = {name: rows.shape[1:] for name, rows in batches[0].items()}
     shape.serve(
         run,
         what=f"t5x_like, jax {jax.__version__}, {len(jax.devices())} {jax.default_backend()} devices",
         parameters=model.num_params(),
-        gflop=3 * shape.BATCH * model.flops(shape.INPUTS, shape.TARGETS) / 1e9,
+        gflop=3 * shape.BATCH * model.flops(lengths) / 1e9,
         loss_without_dropout=parity_loss,
         not_counted_s=not_counted,
     )

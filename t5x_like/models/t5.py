@@ -154,10 +154,15 @@ class T5:
         tables = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
         return encoder + decoder + tables + 2 * self.d_model + 2 * self.relative_buckets * self.num_heads
 
-    def flops(self, encoder_length: int, decoder_length: int) -> float:
+    def flops(self, shapes: dict[str, tuple[int, ...]]) -> float:
         """Floating point operations of the matrix products of one example's forward pass, attention unmasked,
-        logits at every target position; a train step is three times that."""
-        source, target, width = encoder_length, decoder_length, self.num_heads * self.d_kv
+        logits at every target position; a train step is three times that.
+
+        Args:
+          shapes: of one row of each feature; `encoder_input_tokens` and `decoder_input_tokens` count.
+        """
+        (source,), (target,) = shapes["encoder_input_tokens"], shapes["decoder_input_tokens"]
+        width = self.num_heads * self.d_kv
         mlp = 2 * (3 if self.gated else 2) * self.d_model * self.d_ff
 
         def layer(length: int) -> int:

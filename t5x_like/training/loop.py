@@ -90,7 +90,7 @@ def validate(
     for step in steps:
         sums.append(eval_step(params, partitioning.shard_batch(batches(step, rows), mesh)))
         jax.block_until_ready(sums[-2:-1])
-    values = mean(jax.device_get(sums))
+    values = mean(jax.device_get(sums), batches.objective.terms)
     return values | {"perplexity": math.exp(min(values.get("cross_entropy", values["loss"]), 700.0))}
 
 
@@ -127,6 +127,7 @@ class _Loop:
                 step_flops(run.model, features, run.batch_size),
                 setup.batches.vocabulary.pad,
                 features,
+                run.objective.terms,
             )
             with self.progress:
                 self.progress.phase("compiling")

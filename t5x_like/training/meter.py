@@ -22,19 +22,24 @@ def token_features(features: dict[str, Feature]) -> list[str]:
 def step_flops(model: Any, features: dict[str, Feature], batch_size: int) -> float:
     """Floating point operations of the matrix products of a train step: forward and twice that backward.
     Recomputation under `remat` is not counted, so that the figure compares models and not settings."""
-    lengths = [features[name].shape[0] for name in token_features(features)]
-    return 3.0 * batch_size * model.flops(*lengths)
+    return 3.0 * batch_size * model.flops({name: feature.shape for name, feature in features.items()})
 
 
-def mean(sums: list[Losses]) -> dict[str, float]:
-    """Adds up (sum, weight) over steps in float64, and divides once. Names without weight are left out."""
+def mean(sums: list[Losses], terms: dict[str, float]) -> dict[str, float]:
+    """Adds up (sum, weight) over steps in float64, and divides once. Names without weight are left out.
+
+    `loss` is what is minimised: the sum of factor * mean of the objective's `terms`; left out with any of them.
+    """
     totals: dict[str, list[float]] = {}
     for step in sums:
         for name, (value, weight) in step.items():
             total = totals.setdefault(name, [0.0, 0.0])
             total[0] += float(value)
             total[1] += float(weight)
-    return {name: value / weight for name, (value, weight) in totals.items() if weight}
+    means = {name: value / weight for name, (value, weight) in totals.items() if weight}
+    if not terms.keys() <= means.keys():
+        return means
+    return means | {"loss": sum(factor * means[name] for name, factor in terms.items())}
 
 
 class Meter:
@@ -45,6 +50,7 @@ class Meter:
       flops: of one step, for model FLOP/s.
       pad: the id that does not count as a token.
       features: of the batch.
+      terms: of the objective.
       clock: seconds, monotonic; replaced in tests.
     """
 
@@ -55,10 +61,12 @@ class Meter:
         flops: float,
         pad: int,
         features: dict[str, Feature],
+        terms: dict[str, float],
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.tokens_seen, self.nonfinite_in_a_row, self.skipped = tokens_seen, 0, skipped
         self._flops, self._pad, self._names, self._clock = flops, pad, token_features(features), clock
+        self._terms = terms
         self._sums: list[Losses] = []
         self._tokens = self._slots = 0
         self._waited, self._since = 0.0, clock()
@@ -91,7 +99,7 @@ class Meter:
             self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if bad else 0
             self.skipped += bad
         self.tokens_seen += self._tokens
-        values = mean([{n: v for n, v in sums.items() if n != "nonfinite"} for sums in steps])
+        values = mean([{n: v for n, v in sums.items() if n != "nonfinite"} for sums in steps], self._terms)
         values.setdefault("loss", math.nan)  # every one of the steps was skipped
         values |= {
             "step_seconds": seconds / len(steps),

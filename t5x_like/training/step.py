@@ -25,6 +25,7 @@ from t5x_like.training.schedules import Schedule
 from t5x_like.training.state import Model, TrainState
 
 DeviceBatch = dict[str, jax.Array]
+Weights = dict[str, Float[Array, ""]]
 EvalStep = Callable[[Any, DeviceBatch], Losses]
 
 
@@ -52,9 +53,10 @@ def make_train_step(
 ) -> TrainStep:
     """A jitted `(state, batch) -> (state, sums)`; it donates the state and can be lowered ahead of time.
 
-    The loss that is minimised is sum / weight over the whole batch: losses, weights and gradients are summed over
-    microbatches, rows and devices and divided once, so that none of these changes the update. Where the loss or
-    the gradient is not finite, parameters and optimizer state stay as they were, and `step` and `skipped` go up.
+    The loss that is minimised is the sum of factor * (sum / weight over the whole batch) of `objective.terms`:
+    losses, weights and gradients are summed over microbatches, rows and devices, so that none of these changes the
+    update. Where the loss or the gradient is not finite (a term has no weight), parameters and optimizer state stay
+    as they were, and `step` and `skipped` go up.
 
     Args:
       model, objective, optimizer, schedule: of the run; the schedule knows its length (`schedule.over`).
@@ -70,32 +72,47 @@ def make_train_step(
       (0, 0) to all but the last, so that one bad batch does not spoil the mean of a hundred.
     """
     transformation = optimizer.build(schedule, model.logical_axes())
+    terms, (one, *several) = objective.terms, objective.terms
     placed = jax.tree.map(
         lambda leaf: leaf.sharding, states.abstract(model, optimizer, schedule, mesh, rules)
     )
 
-    def gradients(params: Any, batch: DeviceBatch, key: Array) -> tuple[Any, Losses]:
-        """Gradient of the summed loss, laid out as the parameters are, and all sums."""
+    def gradients(params: Any, batch: DeviceBatch, key: Array, weights: Weights | None) -> tuple[Any, Losses]:
+        """Gradient of the terms' sums over the rows of `batch`, laid out as the parameters are, and all sums.
+
+        One term alone is divided by its weight when all sums are there. Several differ in their weights, so each
+        is divided here: by `weights`, those of the whole batch, or where `batch` is the whole by its own.
+        """
 
         def total(params: Any) -> tuple[Float[Array, ""], Losses]:
             losses = objective.loss(model, params, batch, {"dropout": key})
-            return losses["loss"][0], losses
+            if not several:
+                return terms[one] * losses[one][0], losses
+            whole = weights or {name: losses[name][1] for name in terms}
+            divided = [f * losses[n][0] / jax.lax.stop_gradient(whole[n]) for n, f in terms.items()]
+            return jnp.sum(jnp.stack(divided)), losses
 
         grads, losses = jax.grad(total, has_aux=True)(params)
         return jax.lax.with_sharding_constraint(grads, placed.params), losses
 
     def accumulated(params: Any, batch: DeviceBatch, key: Array) -> tuple[Any, Losses]:
         if microbatches == 1:
-            return gradients(params, batch, jax.random.fold_in(key, 0))
+            return gradients(params, batch, jax.random.fold_in(key, 0), None)
+        weights = None
+        if several:
+            # Weights depend on the batch alone: of this forward pass XLA keeps no more than their sums.
+            losses = objective.loss(model, params, batch, None)
+            weights = {name: losses[name][1] for name in terms}
 
         def add(sums: Any, item: tuple[Any, Array]) -> tuple[Any, None]:
             part, index = item
-            return jax.tree.map(jnp.add, sums, gradients(params, part, jax.random.fold_in(key, index))), None
+            found = gradients(params, part, jax.random.fold_in(key, index), weights)
+            return jax.tree.map(jnp.add, sums, found), None
 
         parts = {name: _split(rows, microbatches, mesh) for name, rows in batch.items()}
         first = jax.tree.map(lambda x: x[0], parts)
         zeros = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradients, params, first, key)
+            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradients, params, first, key, weights)
         )
         return jax.lax.scan(add, zeros, (parts, jnp.arange(microbatches)))[0]
 
@@ -104,10 +121,11 @@ def make_train_step(
             key = jax.random.fold_in(jax.random.key(seed), state.step)
             grads, losses = accumulated(state.params, batch, key)
         with jax.named_scope("optimizer"):
-            loss, weight = losses["loss"]
-            norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads))) / weight
+            loss = sum(losses[name][0] for name in terms)
+            divisor = 1.0 if several else losses[one][1]
+            norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads))) / divisor
             finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-            scale = 1.0 / weight
+            scale = 1.0 / divisor
             if clip_global_norm is not None:
                 scale *= jnp.minimum(1.0, clip_global_norm / norm)
 

@@ -51,8 +51,18 @@ def test_means_are_of_sums():
         {"loss": (np.float32(1), np.float32(6))},
         {"loss": (0.0, 0.0)},
     ]
-    assert mean(steps) == {"loss": 7 / 8}
-    assert mean([{"loss": (0.0, 0.0)}]) == {}
+    assert mean(steps, {"loss": 1.0}) == {"loss": 7 / 8}
+    assert mean([{"loss": (0.0, 0.0)}], {"loss": 1.0}) == {}
+
+
+def test_the_loss_of_several_terms_is_the_sum_of_their_means():
+    terms = {"cross_entropy": 1.0, "detection": 50.0}
+    steps = [
+        {"cross_entropy": (6.0, 2.0), "detection": (3.0, 30.0), "accuracy": (1.0, 2.0)},
+        {"cross_entropy": (2.0, 6.0), "detection": (1.0, 10.0), "accuracy": (1.0, 6.0)},
+    ]
+    assert mean(steps, terms) == {"cross_entropy": 1.0, "detection": 0.1, "accuracy": 0.25, "loss": 6.0}
+    assert mean([{"cross_entropy": (1.0, 1.0), "detection": (0.0, 0.0)}], terms) == {"cross_entropy": 1.0}
 
 
 def test_meter_counts_tokens_and_skipped_updates():
@@ -62,7 +72,9 @@ def test_meter_counts_tokens_and_skipped_updates():
         "decoder_input_tokens": Feature((2,)),
         "decoder_target_tokens": Feature((2,)),
     }
-    meter = Meter(100, 1, flops=10.0, pad=0, features=features, clock=lambda: float(time()))
+    meter = Meter(
+        100, 1, flops=10.0, pad=0, features=features, terms={"loss": 1.0}, clock=lambda: float(time())
+    )
     batch = {
         "encoder_input_tokens": np.array([[5, 6, 0, 0]]),
         "decoder_input_tokens": np.array([[0, 7]]),

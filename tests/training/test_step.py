@@ -67,6 +67,10 @@ class NextToken:
 
     dropout: float = 0.0
 
+    @property
+    def terms(self):
+        return {"loss": 1.0}
+
     def loss(self, model, params, batch, rngs):
         x = params["embedding"][batch["inputs"]]
         if rngs is not None and self.dropout:
@@ -79,6 +83,23 @@ class NextToken:
         hits = (log_probs.argmax(-1) == batch["targets"]) * batch["weights"]
         weight = batch["weights"].sum()
         return {"loss": ((losses * batch["weights"]).sum(), weight), "accuracy": (hits.sum(), weight)}
+
+
+@dataclasses.dataclass
+class TwoTerms:
+    """Next tokens, weighted by the batch, and 50 times the mean over rows of their first output squared."""
+
+    factors: tuple[float, float] = (1.0, 50.0)
+
+    @property
+    def terms(self):
+        return {"cross_entropy": self.factors[0], "square": self.factors[1]}
+
+    def loss(self, model, params, batch, rngs):
+        tokens = NextToken().loss(model, params, batch, rngs)
+        first = params["embedding"][batch["inputs"][:, 0]] @ params["head"]
+        rows = jnp.where(batch["weights"][:, 0] > 0, jnp.square(first).mean(-1), 0.0)
+        return {"cross_entropy": tokens["loss"], "square": (rows.sum(), (batch["weights"][:, 0] > 0).sum())}
 
 
 def batches(count, rows=16, length=6):
@@ -108,7 +129,7 @@ def train(mesh, optimizer, *, objective=NextToken(), schedule=Constant(rate=1e-2
         with jax.transfer_guard("disallow"):
             now, sums = one(now, placed)
         with np.errstate(invalid="ignore"):  # a skipped step sums up to 0 / 0
-            losses.append(np.divide(*jax.device_get(sums["loss"])))
+            losses.append(np.divide(*jax.device_get(sums[next(iter(objective.terms))])))
     return losses, jax.device_get(sums), now
 
 
@@ -143,6 +164,49 @@ def test_microbatches_do_not_change_the_update(microbatches, mesh, one_device, r
     assert_close(last.params, wanted_state.params, 1e-6)
     np.testing.assert_allclose(sums["grad_norm"], wanted_sums["grad_norm"], rtol=1e-5)
     assert sums["accuracy"] == wanted_sums["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("microbatches", "mesh"), [(1, None), (4, None), (1, MESHES[1]), (2, MESHES[1])], ids=str
+)
+def test_several_terms_are_each_divided_by_the_weight_of_the_whole_batch(microbatches, mesh, one_device):
+    (batch,) = batches(1)
+    params = fresh(SGD).params
+
+    def wanted(params):
+        losses = TwoTerms().loss(Toy(), params, batch, None)
+        (a, of_a), (b, of_b) = losses["cross_entropy"], losses["square"]
+        return a / of_a + 50.0 * b / of_b
+
+    grads = jax.jit(jax.grad(wanted))(params)
+    _, sums, last = train(
+        mesh.build() if mesh else one_device,
+        SGD,
+        objective=TwoTerms(),
+        schedule=Constant(rate=1.0),
+        feed=[batch],
+        microbatches=microbatches,
+    )
+    moved = jax.tree.map(lambda p, q: p - q, params, jax.device_get(last.params))
+    assert_close(moved, grads, 2e-5)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(sums["grad_norm"][0], norm, rtol=1e-5)
+    assert sums["cross_entropy"][1] == batch["weights"].sum()
+
+
+def test_the_weights_of_several_terms_cost_no_second_forward_pass(one_device):
+    def flops(objective, microbatches):
+        args = (Toy(), SGD, Constant(), one_device)
+        one = step.make_train_step(Toy(), objective, *args[1:], microbatches=microbatches)
+        placed = partitioning.shard_batch(next(batches(1)), one_device)
+        return (
+            one.lower(state.abstract(*args), jax.eval_shape(lambda: placed))
+            .compile()
+            .cost_analysis()["flops"]
+        )
+
+    # XLA counts the body of the loop over microbatches once: half the batch. With one forward pass more: 0.84.
+    assert flops(TwoTerms(), 2) / flops(TwoTerms(), 1) == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("clip", [None, 0.25])

@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal, NoReturn
 
 from absl import flags
@@ -95,3 +96,21 @@ def use_huge_pages() -> None:
     os.environ[name] = ":".join(filter(None, (os.environ.get(name), "glibc.malloc.hugetlb=1")))
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+CACHE_BYTES = 1 << 30
+"""Compiled programs are kept up to this size; those not used for longest go first."""
+
+
+def keep_compiled_programs() -> None:
+    """A cache for XLA, so that a second start need not compile again. It holds code that this user's jax runs: so
+    it lies in the user's own cache folder, never in a run directory, which may come from somebody else."""
+    import jax
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax logs what we report ourselves
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t5x_like" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

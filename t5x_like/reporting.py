@@ -21,6 +21,7 @@ table { border-collapse: collapse; width: 100% } td, th { text-align: left; padd
   border-bottom: 1px solid #ddd; vertical-align: top }
   td.number { text-align: right; font-variant-numeric: tabular-nums }
 mark { background: #fde68a; padding: 0 .15em } svg { width: 100%; height: auto }
+.wide { overflow-x: auto } iframe { width: 100%; height: 24rem; border: 1px solid #ddd }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 13px }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd } pre { background: #22252b }
   td, th { border-color: #333 } mark { background: #7c5e10; color: #fff } svg { background: #fff } }
@@ -85,11 +86,20 @@ def _nats(record: dict[str, Any]) -> float:
     return record.get("cross_entropy", record["loss"])
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as an element of an HTML page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def document(title: str, body: str) -> str:
+    """A whole page in the style of all reports; `title` is plain text, `body` is HTML."""
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><body>{body}</body></html>\n"
+    )
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
@@ -173,7 +183,7 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
         f"<h1>{html.escape(run.name)}</h1><p class=quiet>{html.escape(str(workdir))}</p>",
         _table(rows),
         "<h2>Learning</h2>",
-        _svg(figure),
+        svg(figure),
     ]
     if samples:
         parts += [
@@ -187,10 +197,7 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
     ]
     if environment:
         parts.append(f"<h2>Environment</h2><pre>{html.escape(json.dumps(environment, indent=2))}</pre>")
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
-    )
+    page = document(run.name, "".join(parts))
     try:
         output.write_text(page, encoding="utf-8")
         if png is not None:

@@ -16,9 +16,7 @@ prevents it). Compiled programs are kept in ~/.cache/t5x_like, or where JAX_COMP
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -57,9 +55,6 @@ _CPU_DEVICES = flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 
-CACHE_BYTES = 1 << 30
-"""Compiled programs are kept up to this size; those not used for longest go first."""
-
 
 def main(argv: list[str]) -> int:
     """Reads the flags, and calls `training.loop.train`."""
@@ -86,22 +81,8 @@ def main(argv: list[str]) -> int:
 
     from t5x_like.training import loop
 
-    _keep_compiled_programs()
+    cli.keep_compiled_programs()
     return loop.train(run, _WORKDIR.value, fresh=_FRESH.value)
-
-
-def _keep_compiled_programs() -> None:
-    """A cache for XLA, so that a second start need not compile again. It holds code that this user's jax runs: so
-    it lies in the user's own cache folder, never in a run directory, which may come from somebody else."""
-    import jax
-    from absl import logging
-
-    logging.set_verbosity(logging.FATAL)  # Orbax logs what we report ourselves
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t5x_like" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 if __name__ == "__main__":

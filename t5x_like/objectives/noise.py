@@ -7,7 +7,7 @@ the rules: text-to-text-transfer-transformer/t5/data/preprocessors.py.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt32
 
 from t5x_like.data import counter
 from t5x_like.data.counter import Keys
@@ -103,16 +103,23 @@ def composition_ends(
         draws[~valid(items, width)] = np.iinfo(np.uint32).max
     filled = np.flatnonzero(items)
     draws[filled, items[filled] - 1] = 0
-    if (pieces == pieces[0]).all():
-        largest = np.partition(draws, pieces[0] - 1, axis=1)[:, pieces[0] - 1]
+    places = np.flatnonzero(lowest(draws, pieces))
+    return places + 1 - np.repeat(np.arange(len(items)) * width, pieces)
+
+
+def lowest(draws: UInt32[np.ndarray, "B W"], counts: np.ndarray) -> Bool[np.ndarray, "B W"]:
+    """True at the `counts[b]` smallest numbers of each row, the first of equal ones; counts may be 0."""
+    if len(counts) and (counts == counts[0]).all() and counts[0] > 0:
+        largest = np.partition(draws, counts[0] - 1, axis=1)[:, counts[0] - 1]
+        found = draws <= largest[:, None]
     else:
         ranked = np.sort(draws, axis=1)  # of several ranks, a SIMD sort is faster than a partition at each
-        largest = np.where(pieces > 0, ranked[np.arange(len(ranked)), pieces - 1], 0)
-    places = np.flatnonzero(draws <= largest[:, None])
-    if len(places) != pieces.sum():  # two draws are equal where it matters: once in some million rows
+        largest = ranked[np.arange(len(ranked)), counts - 1]
+        found = (draws <= largest[:, None]) & (counts > 0)[:, None]
+    if np.count_nonzero(found) != counts.sum():  # equal draws where it matters: once in some million rows
         rank = np.argsort(np.argsort(draws, axis=1, kind="stable"), axis=1)
-        places = np.flatnonzero(rank < pieces[:, None])
-    return places + 1 - np.repeat(np.arange(len(items)) * width, pieces)
+        found = rank < counts[:, None]
+    return found
 
 
 def _roll(keys: Keys, mask: Bool[np.ndarray, "B W"], lengths: np.ndarray) -> Bool[np.ndarray, "B W"]:

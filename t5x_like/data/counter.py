@@ -67,7 +67,7 @@ def words(keys: Keys, count: int, salt: int) -> np.ndarray:
     return bits(keys, ((count + 1) // 2,), salt).astype("<u8", copy=False).view("<u4")[..., :count]
 
 
-def bits_at(keys: Keys, positions: ArrayLike, salt: int) -> Keys:
+def bits_at(keys: ArrayLike, positions: ArrayLike, salt: int) -> Keys:
     """The draws of `bits` at single positions: key and position broadcast against each other."""
     return fold(fold(keys, salt), positions)
 
@@ -82,3 +82,17 @@ def integers(keys: Keys, shape: tuple[int, ...], salt: int, low: ArrayLike, high
     low = np.asarray(low, np.int64)
     span = np.asarray(high, np.int64) - low
     return low + np.floor(uniform(keys, shape, salt) * span).astype(np.int64)
+
+
+def uniform_at(keys: ArrayLike, positions: ArrayLike, salt: int) -> np.ndarray:
+    """float64 in [0, 1): `bits_at` as a share; key and position broadcast against each other."""
+    return (bits_at(keys, positions, salt) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers_at(
+    keys: ArrayLike, positions: ArrayLike, salt: int, low: ArrayLike, high: ArrayLike
+) -> np.ndarray:
+    """int64 uniform in [low, high), one for each position; everything broadcasts."""
+    low = np.asarray(low, np.int64)
+    span = np.asarray(high, np.int64) - low
+    return low + np.floor(uniform_at(keys, positions, salt) * span).astype(np.int64)

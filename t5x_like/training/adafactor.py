@@ -18,11 +18,8 @@ import optax
 from jaxtyping import Array, Float, Int32
 
 from t5x_like.errors import UserError
-from t5x_like.training.parameters import NO_DECAY, decay_mask
+from t5x_like.training.parameters import NO_DECAY, STACKED, decay_mask
 from t5x_like.training.schedules import Schedule
-
-STACKED = "layers"
-"""The logical axis along which separate parameters are piled up."""
 
 
 class Factored(NamedTuple):

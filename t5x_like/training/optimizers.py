@@ -1,4 +1,4 @@
-"""Optimizers: Adafactor and AdamW of our own, and others from Optax by name.
+"""Optimizers: Adafactor, AdamW and LAMB of our own, others from Optax by name, and layer-wise decay around ours.
 
 Each is a frozen dataclass with two methods:
 
@@ -14,89 +14,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int32
 
 from t5x_like.errors import UserError, did_you_mean
 from t5x_like.training.adafactor import Adafactor
+from t5x_like.training.adam import AdamW, Lamb
+from t5x_like.training.layerwise import LayerWise
 from t5x_like.training.parameters import NO_DECAY, decay_mask
 from t5x_like.training.schedules import Schedule
-
-
-class AdamState(NamedTuple):
-    """First and second moments, each a tree like the parameters, float32."""
-
-    updates: Int32[Array, ""]
-    mu: Any
-    nu: Any
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), equal to `optax.adamw`.
-
-    Attributes:
-      b1, b2, eps: as in Kingma and Ba 2015; eps is added to the square root.
-      weight_decay: times the learning rate, the share of a parameter that an update takes away.
-      no_decay: words in the path of parameters that do not decay.
-      bias_correction: off for BERT's original optimizer (google-research/bert optimization.py).
-    """
-
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    no_decay: tuple[str, ...] = NO_DECAY
-    bias_correction: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"{name} is {getattr(self, name)}; it must be at least 0 and below 1",
-                    where=f"optimizer.{name}",
-                )
-        for name in ("eps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise UserError(
-                    f"{name} is {getattr(self, name)}; it must not be negative", where=f"optimizer.{name}"
-                )
-
-    def build(self, schedule: Schedule, axes: Any) -> optax.GradientTransformation:
-        """The transformation; `schedule` gives the learning rate by the number of updates done."""
-
-        def init(params: Any) -> AdamState:
-            def zeros() -> Any:
-                return jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-
-            return AdamState(jnp.zeros((), jnp.int32), zeros(), zeros())
-
-        def update(grads: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
-            assert params is not None
-            rate, updates = schedule(state.updates), state.updates + 1
-            # Bias correction as two scalars, so that a parameter's whole update is one elementwise loop.
-            correct1 = 1 / (1 - self.b1**updates) if self.bias_correction else 1.0
-            correct2 = 1 / (1 - self.b2**updates) if self.bias_correction else 1.0
-            mu = jax.tree.map(lambda m, g: self.b1 * m + (1 - self.b1) * g, state.mu, grads)
-            nu = jax.tree.map(lambda v, g: self.b2 * v + (1 - self.b2) * jnp.square(g), state.nu, grads)
-
-            def step(p: Array, m: Array, v: Array, decays: bool) -> Array:
-                direction = m * correct1 / (jnp.sqrt(v * correct2) + self.eps)
-                return -rate * (direction + self.weight_decay * p if decays else direction)
-
-            steps = jax.tree.map(step, params, mu, nu, decay_mask(params, self.no_decay))
-            return steps, AdamState(updates, mu, nu)
-
-        return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
-
-    def state_axes(self, axes: Any, shapes: Any) -> AdamState:
-        """Both moments lie as their parameters do."""
-        return AdamState((), axes, axes)  # type: ignore[arg-type]
-
 
 _OPTAX = (
     *(
@@ -195,4 +124,6 @@ class Optax:
         return [name for name in ("mask", "weight_decay_mask") if name in parameters]
 
 
-Optimizer = Adafactor | AdamW | Optax
+Optimizer = Adafactor | AdamW | Lamb | LayerWise | Optax
+
+__all__ = ["Adafactor", "AdamW", "Lamb", "LayerWise", "Optax", "Optimizer"]

@@ -15,6 +15,12 @@ from t5x_like.training.partitioning import RULES, shardings
 NO_DECAY = ("embed", "bias", "norm", "scale")
 """Weight decay is for matrices that multiply activations; these words in a path mark the rest."""
 
+VECTORS = ("bias", "norm", "scale")
+"""Biases and norms alone: what BERT, ELECTRA and ALBERT leave out of weight decay (their embeddings decay)."""
+
+STACKED = "layers"
+"""The logical axis along which the separate parameters of a scanned stack are piled up."""
+
 
 def path_of(keys: Sequence[Any]) -> str:
     """`encoder/layers_0/mlp/wi/kernel` from the keys of `jax.tree_util`."""

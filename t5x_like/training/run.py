@@ -19,13 +19,13 @@ from t5x_like.objectives.prefix_lm import LanguageModel, PrefixLM
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.objectives.ul2 import MixtureOfDenoisers
 from t5x_like.training.checkpoints import Checkpoints
-from t5x_like.training.optimizers import Adafactor, AdamW, Optax
+from t5x_like.training.optimizers import Adafactor, AdamW, Lamb, LayerWise, Optax
 from t5x_like.training.partitioning import Mesh
 from t5x_like.training.schedules import Constant, Cosine, Linear, Rsqrt, WarmupStableDecay
 
 Model = T5
 Objective = SpanCorruption | IidDenoising | Deshuffling | PrefixLM | LanguageModel | MixtureOfDenoisers
-Optimizer = Adafactor | AdamW | Optax
+Optimizer = Adafactor | AdamW | Lamb | LayerWise | Optax
 Schedule = Constant | Rsqrt | Cosine | Linear | WarmupStableDecay
 
 

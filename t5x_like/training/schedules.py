@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,30 @@ def _remaining(now: Float[Array, ""], start: int, end: int) -> Float[Array, ""]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(_Ramp):
-    """Linear warm-up to `peak`, then linear decay to `final` at update `steps` (Devlin et al. 2019, A.2)."""
+    """Linear warm-up to `peak`, then linear decay to `final` at update `steps`.
+
+    Attributes:
+      form: where the falling line begins.
+        "shifted": at the end of the warm-up, at `peak` (RoBERTa: fairseq polynomial_decay; Hugging Face; XLNet).
+        "bert": at update 0, and it takes over from the ramp after the warm-up, so that the rate drops there from
+          `peak` to peak * (1 - warmup / steps) (google-research/bert optimization.py).
+        "electra": at update 0, and the ramp multiplies it (google-research/electra model/optimization.py).
+        The ramps of the last two are those of their code, t / warmup: update 0 has the rate 0.
+    """
+
+    form: Literal["shifted", "bert", "electra"] = "shifted"
+
+    def __call__(self, step: Step) -> Float[Array, ""]:
+        if self.form == "shifted" or self.steps is None:
+            return super().__call__(step)
+        now = jnp.asarray(step, jnp.float32)
+        line = self.final + (self.peak - self.final) * _remaining(now, 0, self.steps)
+        if self.warmup == 0:
+            return line
+        ramp = now / self.warmup
+        if self.form == "electra":
+            return line * jnp.minimum(1.0, ramp)
+        return jnp.where(now < self.warmup, self.peak * ramp, line)
 
     def _after(self, now: Float[Array, ""], steps: int) -> Float[Array, ""]:
         return self.final + (self.peak - self.final) * _remaining(now, self.warmup, steps)

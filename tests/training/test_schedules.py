@@ -62,3 +62,25 @@ def test_what_cannot_be_is_refused():
         Constant(rate=float("nan"))
     with pytest.raises(UserError, match="share of the run"):
         WarmupStableDecay(decay=1.5)
+
+
+def test_berts_line_begins_at_update_0_and_jumps_at_the_end_of_the_warm_up():
+    schedule = Linear(peak=1.0, warmup=4, steps=16, form="bert")
+    wanted = [0.0, 0.25, 0.75, 1 - 4 / 16, 0.5, 0.0, 0.0]
+    assert rates(schedule, [0, 1, 3, 4, 8, 16, 20]) == pytest.approx(wanted)
+    published = Linear(peak=1e-4, warmup=10_000, form="bert").over(1_000_000)
+    assert rates(published, [10_000]) == pytest.approx([1e-4 * 0.99])
+
+
+def test_electras_rate_is_the_product_of_ramp_and_line():
+    schedule = Linear(peak=2.0, warmup=4, steps=16, form="electra")
+    wanted = [0.0, 2 * (1 / 4) * (15 / 16), 2 * (3 / 4) * (13 / 16), 2 * 12 / 16, 1.0, 0.0]
+    assert rates(schedule, [0, 1, 3, 4, 8, 16]) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("form", ["bert", "electra"])
+def test_other_forms_without_warm_up_and_with_a_final_rate(form):
+    schedule = Linear(peak=1.0, warmup=0, steps=10, final=0.5, form=form)
+    assert rates(schedule, [0, 5, 10, 11]) == pytest.approx([1.0, 0.75, 0.5, 0.5])
+    with pytest.raises(UserError, match="does not know when it ends"):
+        Linear(form=form)(0)

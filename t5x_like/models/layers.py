@@ -24,8 +24,13 @@ from t5x_like.models.sharding import constrain
 Initializer = Callable[..., Array]
 Activation = Literal["relu", "gelu"]
 
-# tanh-approximate GELU, as in T5 1.1 (flax default, Hugging Face's `gelu_new`).
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}
+# "gelu" is the tanh approximation, as in T5 1.1 and BERT (flax default, Hugging Face's `gelu_new`); "gelu_exact" is
+# x Phi(x) by the error function (ELECTRA, RoBERTa, Hugging Face's `gelu`).
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
+}
 
 
 def fan_in_normal(scale: float = 1.0) -> Initializer:
@@ -62,32 +67,54 @@ class RMSNorm(nn.Module):
         return x.astype(self.dtype) * scale.astype(self.dtype)
 
 
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) * scale + bias (Ba et al. 2016), all in float32; returned in `dtype`."""
+
+    dtype: jnp.dtype
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], ("embed",))
+        bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], ("embed",))
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
+        return (x * scale + bias).astype(self.dtype)
+
+
 class Dense(nn.Module):
-    """x @ kernel, no bias; the product in `dtype`, returned in `out_dtype` (default `dtype`)."""
+    """x @ kernel (+ bias); the product in `dtype`, returned in `out_dtype` (default `dtype`)."""
 
     features: int
     axes: tuple[str, str]
     kernel_init: Initializer
     dtype: jnp.dtype
     out_dtype: jnp.dtype | None = None
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features), self.axes)
         kernel = kernel.astype(self.dtype)
-        return matmul(x.astype(self.dtype), kernel, self.out_dtype or self.dtype)
+        y = matmul(x.astype(self.dtype), kernel, self.out_dtype or self.dtype)
+        if self.use_bias:
+            bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), self.axes[1:])
+            y = y + bias.astype(y.dtype)
+        return y
 
 
 class Embedding(nn.Module):
-    """A table of token vectors: looked up by gather, and usable as the output layer (`attend`)."""
+    """A table of vectors: looked up by gather, and usable as the output layer (`attend`)."""
 
     vocab_size: int
     features: int
     dtype: jnp.dtype
+    init: Initializer = nn.initializers.normal(1.0)
+    axes: tuple[str, str] = ("vocab", "embed")
 
     def setup(self) -> None:
-        shape = (self.vocab_size, self.features)
-        self.embedding = parameter(self, "embedding", nn.initializers.normal(1.0), shape, ("vocab", "embed"))
+        self.embedding = parameter(self, "embedding", self.init, (self.vocab_size, self.features), self.axes)
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the table; ids outside it give NaN rather than a neighbour's row."""
@@ -172,6 +199,9 @@ class Attention(nn.Module):
       features: D of the output.
       query_scale: variance of the query kernel relative to the other kernels'. T5 has no 1/sqrt(H) in its
         logits; 1/H here stands for it (t5x/examples/t5/layers.py).
+      logits_scale: factor of the logits: 1 in T5, 1/sqrt(H) elsewhere.
+      use_bias: whether the four kernels have biases.
+      kernel_init: of all four kernels, in place of fan-in normal and `query_scale`.
       dropout_broadcast: one dropout mask for all queries of a head, else one a pair.
       implementation: as in `attention.choose`.
       remat: forget the probabilities after the forward pass and compute them again for the gradient.
@@ -181,7 +211,10 @@ class Attention(nn.Module):
     head_dim: int
     features: int
     dtype: jnp.dtype
-    query_scale: float
+    query_scale: float = 1.0
+    logits_scale: float = 1.0
+    use_bias: bool = False
+    kernel_init: Initializer | None = None
     dropout_rate: float = 0.0
     dropout_broadcast: bool = True
     implementation: Literal["auto", "einsum", "fused"] = "auto"
@@ -189,10 +222,15 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         width = self.num_heads * self.head_dim
-        self.query = Dense(width, ("embed", "heads"), fan_in_normal(self.query_scale), self.dtype)
-        self.key = Dense(width, ("embed", "heads"), fan_in_normal(), self.dtype)
-        self.value = Dense(width, ("embed", "heads"), fan_in_normal(), self.dtype)
-        self.out = Dense(self.features, ("heads", "embed"), fan_in_normal(), self.dtype)
+
+        def dense(features: int, axes: tuple[str, str], scale: float = 1.0) -> Dense:
+            init = fan_in_normal(scale) if self.kernel_init is None else self.kernel_init
+            return Dense(features, axes, init, self.dtype, use_bias=self.use_bias)
+
+        self.query = dense(width, ("embed", "heads"), self.query_scale)
+        self.key = dense(width, ("embed", "heads"))
+        self.value = dense(width, ("embed", "heads"))
+        self.out = dense(self.features, ("heads", "embed"))
 
     def __call__(
         self,
@@ -240,6 +278,8 @@ class Attention(nn.Module):
         if self.remat:
             core = jax.checkpoint(core)
         query = self._heads(self.query(x))
+        if self.logits_scale != 1.0:
+            query = query * np.asarray(self.logits_scale, query.dtype)
         y = core(query, key, value, bias=bias, visible=visible, seed=seed)
         return self.out(y.swapaxes(1, 2).reshape(*x.shape[:2], -1))
 
@@ -251,25 +291,30 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """activation(x wi) wo, or activation(x wi_0) * (x wi_1) wo when gated (Shazeer 2020, arXiv:2002.05202).
 
-    Dropout falls on the hidden product, one mask for all positions where `dropout_broadcast`.
+    Dropout falls on the hidden product, one mask for all positions where `dropout_broadcast`. Kernels have biases where
+    `use_bias`, and are drawn by `kernel_init` (None: fan-in truncated normal).
     """
 
     hidden: int
     features: int
-    activation: Activation
+    activation: Activation | Literal["gelu_exact"]
     gated: bool
     dtype: jnp.dtype
     dropout_rate: float = 0.0
     dropout_broadcast: bool = True
+    use_bias: bool = False
+    kernel_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], seed: Seed | None = None) -> Float[Array, "B T D"]:
+        init = fan_in_truncated() if self.kernel_init is None else self.kernel_init
+
         def dense(name: str) -> Dense:
-            return Dense(self.hidden, ("embed", "mlp"), fan_in_truncated(), self.dtype, name=name)
+            return Dense(self.hidden, ("embed", "mlp"), init, self.dtype, use_bias=self.use_bias, name=name)
 
         y = ACTIVATIONS[self.activation](dense("wi_0" if self.gated else "wi")(x))
         if self.gated:
             y = y * dense("wi_1")(x)
         y = dropout(y, seed, self.dropout_rate, broadcast=1 if self.dropout_broadcast else None)
         y = constrain(y, "batch", "length", "mlp")
-        return Dense(self.features, ("mlp", "embed"), fan_in_truncated(), self.dtype, name="wo")(y)
+        return Dense(self.features, ("mlp", "embed"), init, self.dtype, use_bias=self.use_bias, name="wo")(y)

@@ -108,8 +108,8 @@ def target_counts(batches: Batches, most: int) -> np.ndarray:
     counts = np.zeros(batches.vocabulary.size, np.int64)
     for step in range(most):
         batch = batches(step)
-        targets = batch["decoder_target_tokens"][batch["decoder_loss_weights"] > 0]
-        counts += np.bincount(targets, minlength=len(counts))
+        ids, weights = batches.objective.targets(batch)
+        counts += np.bincount(ids[weights > 0], minlength=len(counts))
     return counts
 
 

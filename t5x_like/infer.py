@@ -1,12 +1,26 @@
-"""Reads lines, writes JSON lines: fills blanks, generates, or scores, in order and resumable.
+"""Reads lines, writes JSON lines: fills blanks, generates, scores, detects, classifies, in order and resumable.
 
-  echo 'The whale <extra_id_0> the ship.' | python -m t5x_like.infer --workdir=runs/a
-  python -m t5x_like.infer --workdir=runs/a --checkpoint=best --input=in.jsonl --output=out.jsonl --beams=4
+  echo 'The whale <extra_id_0> the ship.' | python -m t5x_like.infer --workdir=runs/t5
+  echo 'The whale [MASK] the ship.' | python -m t5x_like.infer --workdir=runs/bert --candidates=3
+  echo 'The whale sang the ship.' | python -m t5x_like.infer --hf=electra-small/ --mode=detect
+  python -m t5x_like.infer --workdir=runs/bert --mode=choose --template='{inputs} It was {label}.' \\
+      --labels=good=great,bad=terrible --input=reviews.txt --output=classes.jsonl
+  python -m t5x_like.infer --workdir=runs/t5 --checkpoint=best --input=in.jsonl --output=out.jsonl --beams=4
   python -m t5x_like.infer --hf=t5-v1_1-small/ --mode=score --input=pairs.jsonl --output=scores.jsonl
 
 Input: one text a line, or JSON lines {"inputs": ..., "targets": ...} whose other fields are carried through.
---mode=fill writes `output` (the text with its <extra_id_0>, <extra_id_1>, ... filled) and `spans`;
---mode=generate writes `output`; --mode=score writes the log-probabilities of `targets`, which only it needs.
+
+  fill      T5: `output`, the text with its <extra_id_0>, <extra_id_1>, ... filled, and `spans`. Encoders: any number
+            of [MASK] (or <mask>); `output`, and in `blanks` the likeliest candidates of each with their probabilities,
+            each blank judged with all of them hidden. ELECTRA fills by its generator.
+  generate  T5: `output`.
+  score     T5: the log-probabilities of `targets`, which only this mode needs.
+  detect    ELECTRA: the probability of each token that it was replaced; `output` marks *words* above --threshold.
+  choose    BERT, RoBERTa, ELECTRA: `choice` among --labels (words, or NAME=WORD) and `probabilities`. --template
+            names fields of the record in braces, {label} once, and [SEP] between two segments. BERT takes the likeliest
+            label word at {label}; ELECTRA the one that looks least replaced. --values=1,5 gives the classes numbers
+            and each record a `value` between them; for ELECTRA one label word and two values are enough.
+
 `score` is the log-probability of what was produced (beam search: divided by the length penalty).
 
 A run that was stopped goes on where its output ends when the same command is given again; with another input or
@@ -15,37 +29,35 @@ other settings it is refused. Sampling gives a line the same text however often 
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import io
-import itertools
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from absl import flags
 
-from t5x_like import cli
+from t5x_like import cli, inference
 from t5x_like.errors import Exit, UserError
 
 if TYPE_CHECKING:
+    from t5x_like.data.tokenizers import Tokenizer
     from t5x_like.decoding.base import Strategy
-    from t5x_like.decoding.text import TextModel
+    from t5x_like.decoding.encoder_text import DetectorText, MaskedText
+    from t5x_like.inference import Use
 
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory to take the model from", flag_values=FLAGS)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best or a step", flag_values=FLAGS)
-_HF = flags.DEFINE_string("hf", None, "a Hugging Face T5 directory, instead of --workdir", flag_values=FLAGS)
+_HF = flags.DEFINE_string("hf", None, "a Hugging Face directory, instead of --workdir", flag_values=FLAGS)
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "file or folder; default: the tokenizer beside the model", flag_values=FLAGS
 )
 _INPUT = flags.DEFINE_string("input", "-", "file of lines, or .jsonl; - reads stdin", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", "-", ".jsonl to write; - prints", flag_values=FLAGS)
-_MODE = flags.DEFINE_enum("mode", "fill", ["fill", "generate", "score"], "what to do", flag_values=FLAGS)
+_MODE = flags.DEFINE_enum(
+    "mode", "fill", ["fill", "generate", "score", "detect", "choose"], "what to do", flag_values=FLAGS
+)
 _BAD_INPUT = flags.DEFINE_enum(
     "bad_input",
     "fail",
@@ -89,9 +101,35 @@ _MAX_INPUT_LENGTH = flags.DEFINE_integer(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "rows at a time", lower_bound=1, flag_values=FLAGS)
 
-CHUNK = 16  # batches between two writes; sorting by length happens inside
-REPORTED = 10  # bad lines shown one by one
+_CANDIDATES = flags.DEFINE_integer("candidates", 5, "shown for each [MASK]", lower_bound=1, flag_values=FLAGS)
+_THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.5, "probability above which a word counts as replaced", flag_values=FLAGS
+)
+_TEMPLATE = flags.DEFINE_string(
+    "template", None, "of --mode=choose, such as '{inputs} It was {label}.'", flag_values=FLAGS
+)
+_LABELS = flags.DEFINE_list("labels", [], "label words, or NAME=WORD pairs", flag_values=FLAGS)
+_VALUES = flags.DEFINE_list("values", [], "a number for each label, for regression", flag_values=FLAGS)
+
+OWN_FLAGS = {
+    "generate": ("beams", "penalty", "alpha", "temperature", "top_k", "top_p", "min_p", "seed", "min_length"),
+    "fill an encoder's blanks": ("candidates",),
+    "detect": ("threshold",),
+    "choose": ("template", "labels", "values"),
+}
+"""Flags that serve one purpose alone, by it."""
+
 DEFAULT_INPUT_LENGTH, DEFAULT_LENGTH = 512, 128
+
+
+class Loaded(NamedTuple):
+    """A model as it was stored; the longest input and output where that is known."""
+
+    model: Any
+    params: Any
+    tokenizer: Tokenizer
+    input_length: int | None
+    output_length: int | None
 
 
 def strategy(max_length: int) -> Strategy:
@@ -119,215 +157,152 @@ def strategy(max_length: int) -> Strategy:
     return chosen
 
 
-def load_model() -> tuple[TextModel, int]:
-    """The model with its tokenizer, and the longest output."""
+def load_model() -> Loaded:
+    """The model that the flags name, with its tokenizer."""
     from t5x_like.data.tokenizers import load_tokenizer
-    from t5x_like.decoding.text import TextModel
 
     if (_WORKDIR.value is None) == (_HF.value is None):
         raise UserError("one of --workdir and --hf is needed", where="command line", help="--workdir=RUN")
-    input_length, length = DEFAULT_INPUT_LENGTH, DEFAULT_LENGTH
     if _HF.value:
         from t5x_like.hub.t5 import import_t5
 
         model, params = import_t5(_HF.value)
-        tokenizer = load_tokenizer(_TOKENIZER.value or _HF.value)
-    else:
-        from t5x_like.training import restore
+        return Loaded(model, params, load_tokenizer(_TOKENIZER.value or _HF.value), None, None)
+    from t5x_like.training import restore
 
-        assert _WORKDIR.value is not None
-        run, params = restore.restore_params(_WORKDIR.value, cli.read_step(_CHECKPOINT.value))
-        model = run.model
-        tokenizer = load_tokenizer(_TOKENIZER.value or Path(_WORKDIR.value) / "tokenizer")
-        features = run.objective.features(tokenizer.vocabulary)
-        input_length = features["encoder_input_tokens"].shape[0]
-        length = features["decoder_target_tokens"].shape[0]
-    text_model = TextModel(
-        model=model,
-        params=params,
-        tokenizer=tokenizer,
-        batch_size=_BATCH_SIZE.value,
-        max_input_length=_MAX_INPUT_LENGTH.value or input_length,
+    assert _WORKDIR.value is not None
+    run, params = restore.restore_params(_WORKDIR.value, cli.read_step(_CHECKPOINT.value))
+    tokenizer = load_tokenizer(_TOKENIZER.value or Path(_WORKDIR.value) / "tokenizer")
+    features = run.objective.features(tokenizer.vocabulary)
+    lengths = (
+        features[name].shape[0] if name in features else None
+        for name in ("encoder_input_tokens", "decoder_target_tokens")
     )
-    return text_model, length if _MAX_LENGTH.value is None else _MAX_LENGTH.value
+    return Loaded(run.model, params, tokenizer, *lengths)
 
 
-# ---- input ---------------------------------------------------------------------------------------
+def make_use(loaded: Loaded) -> Use:
+    """What --mode does with this model; refuses what the model cannot do, and flags that have no meaning then."""
+    from t5x_like import uses
 
-
-def open_input(path: str) -> BinaryIO:
-    """The input as a file that can be read twice."""
-    if path == "-":
-        return io.BytesIO(sys.stdin.buffer.read())
-    try:
-        return Path(path).open("rb")
-    except OSError as e:
-        raise UserError(f"cannot read the input: {e.strerror}", where=path, code=Exit.IO_ERROR) from None
-
-
-def parse(line: bytes, *, as_json: bool, mode: str, sentinels: int) -> dict[str, Any]:
-    """One line as a record with `inputs` (and `targets` to score).
-
-    Raises:
-      ValueError: says in a few words why the line cannot be used.
-    """
-    from t5x_like.decoding.text import BLANK
-
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise ValueError(f"not valid UTF-8 (byte {e.start + 1})") from None
-    record: Any = {"inputs": text}
-    if as_json:
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as e:
-            raise ValueError(f"not JSON ({e})") from None
-        try:  # half a surrogate pair, or NaN in a field that is carried through: no JSON line could hold it
-            json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("half of a surrogate pair, which is no character") from None
-        except ValueError:
-            raise ValueError("not JSON (NaN or infinity)") from None
-    if not isinstance(record, dict):
-        raise ValueError('expected an object such as {"inputs": "..."}')
-    for field in ("inputs", "targets")[: 2 if mode == "score" else 1]:
-        if not isinstance(record.get(field), str):
-            raise ValueError(f"no text in field {field!r}")
-    if mode == "fill":
-        blanks = [int(number[:9]) for number in BLANK.findall(record["inputs"])]
-        if not blanks:
-            raise ValueError("no blank: write <extra_id_0> where text is missing")
-        if max(blanks) >= sentinels:
-            raise ValueError(f"<extra_id_{max(blanks)}>: the tokenizer has {sentinels} sentinels, from 0")
-    return record
-
-
-def read(
-    source: BinaryIO, parse_line: Callable[[bytes], dict[str, Any]]
-) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    """(line number, record or what is wrong with the line) for every line that is not blank, from the beginning."""
-    source.seek(0)
-    for number, line in enumerate(source, 1):
-        if line.strip():
-            try:
-                yield number, parse_line(line.rstrip(b"\r\n"))
-            except ValueError as error:
-                yield number, error
-
-
-def check_input(lines: Iterator[tuple[int, dict[str, Any] | ValueError]], name: str) -> int:
-    """The number of records; bad lines stop the command before any work, or are reported, as --bad_input says."""
-    good, bad = 0, 0
-    for number, record in lines:
-        if not isinstance(record, ValueError):
-            good += 1
-            continue
-        if _BAD_INPUT.value == "fail":
+    mode, kind = _MODE.value, loaded.model.kind
+    able = {
+        "encoder-decoder": ("fill", "generate", "score"),
+        "encoder": ("fill", "choose"),
+        "generator-discriminator": ("fill", "detect", "choose"),
+    }.get(kind, ())
+    if mode not in able:
+        fitting = f"--mode={able[0]}" if able else None
+        raise UserError(
+            f"{type(loaded.model).__name__} cannot {mode}; it can {' or '.join(able) or 'do none of these'}",
+            where=f"--mode={mode}",
+            help=fitting,
+        )
+    decodes = kind == "encoder-decoder"
+    purpose = "generate" if decodes else "fill an encoder's blanks" if mode == "fill" else mode
+    for other, names in OWN_FLAGS.items():
+        given = [name for name in names if FLAGS[name].present]
+        if given and other != purpose:
             raise UserError(
-                str(record),
-                where=f"{name}:{number}",
-                help="--bad_input=skip leaves such lines out",
-                code=Exit.BAD_DATA,
+                f"--{given[0]} serves to {other}, which is not asked for here", where="command line"
             )
-        bad += 1
-        if bad <= REPORTED:
-            print(f"skipped {name}:{number}: {record}", file=sys.stderr)
-    if bad:
-        print(f"{bad} bad line{'s' * (bad > 1)} skipped", file=sys.stderr)
-    return good
+    if decodes:
+        from t5x_like.decoding.text import TextModel
 
-
-# ---- output --------------------------------------------------------------------------------------
-
-
-class Output:
-    """A file of JSON lines that grows by whole chunks and remembers the settings that it was begun with.
-
-    Args:
-      path: the file; `path`.settings.json stands beside it.
-      settings: what decides the lines. If the file was begun with others, `UserError` shows both.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any]):
-        self.path = path
-        beside = path.with_name(path.name + ".settings.json")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab+")
-            if self._file.tell() == 0:
-                beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        except OSError as e:
-            raise UserError(
-                f"cannot write the output: {e.strerror}", where=str(path), code=Exit.CANNOT_WRITE
-            ) from None
-        try:
-            begun = json.loads(beside.read_bytes())
-        except (OSError, ValueError):
-            begun = None
-        if not isinstance(begun, dict):
-            raise UserError(
-                "the output exists, and its settings are not beside it",
-                where=str(path),
-                help="choose another --output",
-            )
-        for name in settings.keys() | begun.keys():
-            if settings.get(name) != begun.get(name):
-                raise UserError(
-                    f"the output was begun with {name} {begun.get(name)}, not {settings.get(name)}",
-                    where=str(path),
-                    help="choose another --output, or remove this one",
-                )
-        self.lines = self._count()
-
-    def _count(self) -> int:
-        """Complete lines there are; what a kill left of another one is cut off."""
-        self._file.seek(0)
-        lines = end = 0
-        for line in self._file:
-            if line.endswith(b"\n"):
-                lines, end = lines + 1, end + len(line)
-        self._file.truncate(end)
-        return lines
-
-    def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Writes the records at the end, and waits until they are on the disk."""
-        try:
-            self._file.write(_lines(records))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as e:
-            raise UserError(
-                f"writing failed: {e.strerror}",
-                where=str(self.path),
-                code=Exit.IO_ERROR,
-                help="run the command again",
-            ) from None
-
-
-def _lines(records: Sequence[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-
-
-def results(
-    model: TextModel, decode: Strategy, records: Sequence[dict[str, Any]], first_index: int
-) -> list[tuple[dict[str, Any], bool]]:
-    """Each record with its results added, and whether its text was cut to fit."""
-    inputs = [record["inputs"] for record in records]
-    if _MODE.value == "score":
-        pairs = [(record["inputs"], record["targets"]) for record in records]
-        scored = model.score(pairs, decode.max_length)
-        added = [{"score": r.score, "tokens": r.pieces, "token_scores": r.token_scores} for r in scored]
-        cut = [r.truncated for r in scored]
-    elif _MODE.value == "fill":
-        filled = model.fill(inputs, decode, seed=_SEED.value, first_index=first_index)
-        added = [{"output": r.text, "spans": r.spans, "score": r.score} for r in filled]
-        cut = [r.truncated for r in filled]
+        length = loaded.output_length or DEFAULT_LENGTH
+        return uses.TextToText(
+            model=TextModel(
+                model=loaded.model,
+                params=loaded.params,
+                tokenizer=loaded.tokenizer,
+                batch_size=_BATCH_SIZE.value,
+                max_input_length=_MAX_INPUT_LENGTH.value or loaded.input_length or DEFAULT_INPUT_LENGTH,
+            ),
+            mode=cast(Any, mode),
+            strategy=strategy(length if _MAX_LENGTH.value is None else _MAX_LENGTH.value),
+            seed=_SEED.value,
+        )
+    if mode == "detect" or (mode == "choose" and kind == "generator-discriminator"):
+        model = detector(loaded)
     else:
-        generated = model.generate(inputs, decode, seed=_SEED.value, first_index=first_index)
-        added = [{"output": r.text, "score": r.score} for r in generated]
-        cut = [r.truncated for r in generated]
-    return [({**record, **new}, c) for record, new, c in zip(records, added, cut, strict=True)]
+        model = masked(loaded)
+    if mode == "choose":
+        return uses.Choose(model=model, chooser=chooser(model))
+    if mode == "detect":
+        return uses.Detect(model=cast("DetectorText", model), threshold=_THRESHOLD.value)
+    if loaded.tokenizer.vocabulary.mask is None:
+        raise UserError("the tokenizer has no mask token, so no text can have a blank", where="--mode=fill")
+    return uses.Cloze(model=cast("MaskedText", model), top=_CANDIDATES.value)
+
+
+def chooser(model: MaskedText | DetectorText) -> Any:
+    """The template and the labels that the flags give."""
+    from t5x_like.decoding.prompts import Chooser, Template
+
+    for name, flag in (("template", _TEMPLATE.value), ("labels", _LABELS.value)):
+        if not flag:
+            raise UserError(
+                f"--mode=choose needs --{name}",
+                where="command line",
+                help="--template='{inputs} It was {label}.' --labels=great,terrible",
+            )
+    try:
+        values = tuple(map(float, _VALUES.value)) or None
+    except ValueError:
+        raise UserError("--values takes numbers, such as 1,5", where=f"--values={_VALUES.value}") from None
+    pairs = (label.partition("=") for label in _LABELS.value)
+    labels = tuple((name.strip(), (word or name).strip()) for name, _, word in pairs)
+    chosen = Chooser(template=Template(cast(str, _TEMPLATE.value)), labels=labels, values=values)
+    chosen.check(model)
+    return chosen
+
+
+def masked(loaded: Loaded) -> MaskedText:
+    """The masked language model of an encoder, which in ELECTRA is the generator."""
+    from t5x_like.decoding.encoder_text import MaskedText
+
+    model, params = loaded.model, loaded.params
+    if model.kind == "generator-discriminator":
+        model, params = model.generator, model.generator_params(params)
+    if not model.mlm_head:
+        raise UserError(
+            "the model has no head over the vocabulary, so it cannot fill blanks", where="--mode=fill"
+        )
+    return MaskedText(model=model, params=params, **_shared(loaded, model))
+
+
+def detector(loaded: Loaded) -> DetectorText:
+    """ELECTRA's discriminator."""
+    from t5x_like.decoding.encoder_text import DetectorText
+
+    if loaded.model.head != "detection":
+        raise UserError(
+            f"this discriminator was trained with head={loaded.model.head}, which tells no replaced tokens",
+            where="--mode",
+        )
+    return DetectorText(model=loaded.model, params=loaded.params, **_shared(loaded, loaded.model.encoder))
+
+
+def _shared(loaded: Loaded, encoder: Any) -> dict[str, Any]:
+    """What both kinds of text models take."""
+    asked = _MAX_INPUT_LENGTH.value
+    if asked and asked > encoder.max_length:
+        raise UserError(
+            f"--max_input_length is {asked}; the model has {encoder.max_length} positions",
+            where="command line",
+            help=f"--max_input_length={encoder.max_length} at most",
+        )
+    if loaded.tokenizer.vocabulary.size > encoder.vocab_size:
+        raise UserError(
+            f"the tokenizer has {loaded.tokenizer.vocabulary.size} ids and the model's table {encoder.vocab_size} rows",
+            where="--tokenizer",
+        )
+    return {
+        "tokenizer": loaded.tokenizer,
+        "max_length": asked or loaded.input_length or encoder.max_length,
+        "batch_size": _BATCH_SIZE.value,
+        "double_separator": encoder.token_types < 2,  # who has no second type sets segment B off otherwise
+    }
 
 
 def fingerprint(params: Any) -> str:
@@ -345,57 +320,37 @@ def fingerprint(params: Any) -> str:
 def main(argv: list[str]) -> int:
     del argv
     name = "stdin" if _INPUT.value == "-" else _INPUT.value
-    source = open_input(_INPUT.value)
-    as_json = name.endswith(".jsonl") or (name == "stdin" and source.read(4096).lstrip().startswith(b"{"))
+    source = inference.open_input(_INPUT.value)
+    as_json = inference.is_json(source, _INPUT.value)
     if _MODE.value == "score" and not as_json:
         raise UserError(
             "scoring needs JSON lines with inputs and targets",
             where=name,
             help='{"inputs": "...", "targets": "..."}',
         )
-    model, length = load_model()
-    decode = strategy(length)
-
-    parse_line = functools.partial(
-        parse, as_json=as_json, mode=_MODE.value, sentinels=len(model.tokenizer.vocabulary.sentinels)
-    )
-    total = check_input(read(source, parse_line), name)
+    loaded = load_model()
+    use = make_use(loaded)
+    lines = inference.read(source, use, as_json=as_json)
+    total = inference.check_input(lines, name, skip=_BAD_INPUT.value == "skip")
     output = None
     if _OUTPUT.value != "-":
         source.seek(0)
         settings = {
             "mode": _MODE.value,
             "input": hashlib.file_digest(cast(io.BufferedReader, source), "sha256").hexdigest(),
-            "weights": fingerprint(model.params),
-            "tokenizer": model.tokenizer.fingerprint,
-            "decoding": f"{decode}",
-            "max_input_length": model.max_input_length,
-            "seed": _SEED.value,
+            "weights": fingerprint(loaded.params),
+            "tokenizer": loaded.tokenizer.fingerprint,
+            **use.settings(),
             "bad_input": _BAD_INPUT.value,
         }
-        output = Output(Path(_OUTPUT.value), settings)
+        output = inference.Output(Path(_OUTPUT.value), settings)
     done = output.lines if output else 0
-
-    # Chunks begin at the same records whether the run was stopped or not, and with them the batches.
-    size = min(model.batch_size, max(1, total))
-    model = dataclasses.replace(model, batch_size=size)
-    records = (record for _, record in read(source, parse_line) if isinstance(record, dict))
-    truncated, index = 0, 0
-    while chunk := list(itertools.islice(records, size * CHUNK)):
-        begin, index = index, index + len(chunk)
-        if index <= done:
-            continue
-        found = results(model, decode, chunk, begin)[max(0, done - begin) :]
-        truncated += sum(cut for _, cut in found)
-        if output:
-            output.append([record for record, _ in found])
-            print(f"{index} of {total} lines", file=sys.stderr)
-        else:
-            sys.stdout.write(_lines([record for record, _ in found]).decode())
+    use = use.resized(min(use.batch_size, max(1, total)))
+    records = (r for _, r in inference.read(source, use, as_json=as_json) if isinstance(r, dict))
+    truncated = inference.process(use, records, total, output)
     if truncated:
         print(
-            f"{truncated} of {total - done} texts were longer than --max_input_length={model.max_input_length} "
-            f"(or --max_length={decode.max_length}) tokens and were cut",
+            f"{truncated} of {total - done} texts were longer than {use.limits} tokens and were cut",
             file=sys.stderr,
         )
     if done:

@@ -9,7 +9,7 @@ import sys
 import pytest
 import tiny_model
 
-from t5x_like import infer
+from t5x_like import infer, inference, uses
 from t5x_like.errors import Exit, UserError
 
 LINES = [
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def command(run, monkeypatch):
     """Calls `python -m t5x_like.infer` in this process with beams of 2, 4 tokens and batches of 2."""
-    monkeypatch.setattr(infer, "CHUNK", 1)
+    monkeypatch.setattr(inference, "CHUNK", 1)
 
     def call(**flags) -> None:
         infer.FLAGS.unparse_flags()
@@ -73,7 +73,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(command, tmp_path, mo
         output.write_bytes(whole[:kept])
         command(input=source, output=output, **sampling)
         assert output.read_bytes() == whole
-    monkeypatch.setattr(infer, "results", None)  # nothing left to do: the model is not called
+    monkeypatch.setattr(uses.TextToText, "results", None)  # nothing left to do: the model is not called
     command(input=source, output=output, **sampling)
 
 

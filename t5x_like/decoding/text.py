@@ -111,9 +111,9 @@ class TextModel:
         pad, length = self.tokenizer.vocabulary.pad, (self.max_input_length, max_target_length)
         rows = [tuple(map(self._encode, pair, length)) for pair in pairs]
         out: list[Any] = [None] * len(pairs)
-        shapes = [tuple(_bucket(len(side.ids), most) for side, most in zip(row, length)) for row in rows]
-        for shape, chosen in _batches(shapes, self.batch_size):
-            inputs, targets = (_pad([rows[i][k].ids for i in chosen], shape[k], pad) for k in (0, 1))
+        shapes = [tuple(bucket(len(side.ids), most) for side, most in zip(row, length)) for row in rows]
+        for shape, chosen in batches(shapes, self.batch_size):
+            inputs, targets = (pad_rows([rows[i][k].ids for i in chosen], shape[k], pad) for k in (0, 1))
             log_probs = np.asarray(score(self.model, self.params, inputs, targets, pad=pad), np.float64)
             for i, row in zip(chosen, log_probs):
                 source, target = rows[i]
@@ -131,10 +131,10 @@ class TextModel:
         vocabulary = self.tokenizer.vocabulary
         special = SpecialIds(vocabulary.eos, vocabulary.pad, vocabulary.size)
         encoded = [self._encode(text, self.max_input_length) for text in texts]
-        shapes = [_bucket(len(row.ids), self.max_input_length) for row in encoded]
+        shapes = [bucket(len(row.ids), self.max_input_length) for row in encoded]
         out: list[Any] = [None] * len(texts)
-        for length, chosen in _batches(shapes, self.batch_size):
-            inputs = _pad([encoded[i].ids for i in chosen], length, vocabulary.pad)
+        for length, chosen in batches(shapes, self.batch_size):
+            inputs = pad_rows([encoded[i].ids for i in chosen], length, vocabulary.pad)
             keys = _row_keys(jax.random.key(seed), np.asarray(chosen) + first_index)
             found = generate(self.model, self.params, inputs, strategy=strategy, ids=special, keys=keys)
             tokens, lengths, scores = (np.asarray(x)[:, 0] for x in found)
@@ -190,14 +190,15 @@ def insert_spans(
 _row_keys: Callable[..., Any] = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
-def _bucket(length: int, longest: int) -> int:
+def bucket(length: int, longest: int) -> int:
+    """The length that a row is padded to: a power of two, at least `SHORTEST_BUCKET`, at most `longest`."""
     bucket = SHORTEST_BUCKET
     while bucket < length:
         bucket *= 2
     return min(bucket, longest)
 
 
-def _batches(shapes: Sequence[Any], batch_size: int) -> Iterator[tuple[Any, list[int]]]:
+def batches(shapes: Sequence[Any], batch_size: int) -> Iterator[tuple[Any, list[int]]]:
     """(shape, `batch_size` row indices) until every row was given. A short batch repeats its last row: an empty one
     would hold up the search until its maximal length."""
     for shape in sorted(set(shapes)):
@@ -207,7 +208,8 @@ def _batches(shapes: Sequence[Any], batch_size: int) -> Iterator[tuple[Any, list
             yield shape, batch + batch[-1:] * (batch_size - len(batch))
 
 
-def _pad(rows: Sequence[Sequence[int]], length: int, pad: int) -> Int32[np.ndarray, "B S"]:
+def pad_rows(rows: Sequence[Sequence[int]], length: int, pad: int) -> Int32[np.ndarray, "B S"]:
+    """Rows of ids as an array, padded at their ends."""
     out = np.full((len(rows), length), pad, np.int32)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row

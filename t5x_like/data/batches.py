@@ -103,6 +103,9 @@ class Stream:
         epoch_keys = counter.fold(self.key, epoch)
         if self.shuffle:
             unit = permute(unit, self.count, counter.fold(epoch_keys, _SHUFFLE))
+        distinct = getattr(self.objective, "distinct_epochs", None)
+        if distinct is not None:  # all but the order comes round again
+            epoch_keys = counter.fold(self.key, epoch % distinct)
         row = np.arange(len(index))
         if self.plan is not None:
             unit, row = self.plan.rows(unit)

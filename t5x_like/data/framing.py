@@ -62,21 +62,34 @@ def frame(
     check(vocabulary)
     lengths = np.asarray(lengths, np.int64)
     first = lengths if first_lengths is None else np.asarray(first_lengths, np.int64)
-    gap = np.where(first < lengths, 1 + double_separator, 0)
-    used = np.where(lengths > 0, lengths + 2 + gap, 0)
+    pair, separators = first < lengths, 1 + double_separator
+    used = np.where(lengths > 0, lengths + 1 + np.where(pair, 1 + separators, 1), 0)
     if used.max(initial=0) > length:
         raise ValueError(f"a window takes {used.max()} places of {length}")
-    place = np.arange(length)
-    second = place > (first + gap)[:, None]
-    inside_first = (place > 0) & (place <= first[:, None])
-    inside = inside_first | (second & (place <= (lengths + gap)[:, None]) & (gap > 0)[:, None])
-    source = np.where(inside, place - 1 - np.where(second, gap[:, None], 0), -1)
-    real = place < used[:, None]
-    framed = np.where(real, np.int32(vocabulary.sep), np.int32(vocabulary.pad))
-    framed[used > 0, 0] = vocabulary.cls
-    framed = np.where(inside, np.take_along_axis(tokens, np.maximum(source, 0), axis=1), framed)
-    types = (second & real & (gap > 0)[:, None]).astype(np.int32)
-    return Framed(framed, types, used, real & ~inside, source)
+    place = np.arange(length, dtype=np.int32)
+    real = place < used.astype(np.int32)[:, None]
+    second = (place > np.where(pair, first + separators, length).astype(np.int32)[:, None]) & real
+    inside = place < (used - 1).astype(np.int32)[:, None]
+    inside[:, 0] = False
+    for separator in range(separators):
+        inside[pair, first[pair] + 1 + separator] = False
+    # Segment A stands one place to the right of where it is in the window, B by the separators further.
+    shown = np.empty((len(tokens), length), np.int32)
+    _put(shown, tokens, 1)
+    _put(shown, tokens, 1 + separators, second)
+    np.copyto(shown, np.int32(vocabulary.sep), where=~inside)
+    np.copyto(shown, np.int32(vocabulary.pad), where=~real)
+    shown[used > 0, 0] = vocabulary.cls
+    source = place - 1 - second * np.int64(separators)
+    np.copyto(source, -1, where=~inside)
+    return Framed(shown, second.astype(np.int32), used, real & ~inside, source)
+
+
+def _put(row: np.ndarray, tokens: np.ndarray, shift: int, where: np.ndarray | None = None) -> None:
+    """Copies `tokens` [B, W] into `row` [B, T], `shift` places to the right."""
+    width = max(0, min(tokens.shape[1], row.shape[1] - shift))
+    at = slice(shift, shift + width)
+    np.copyto(row[:, at], tokens[:, :width], where=True if where is None else where[:, at])
 
 
 def check(vocabulary: Vocabulary) -> None:

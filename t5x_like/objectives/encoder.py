@@ -15,16 +15,13 @@ from t5x_like.data import framing
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Batch, Feature, Vocabulary, Windows
 from t5x_like.data.framing import Framed
-from t5x_like.data.pairs import SegmentPairs, SentencePairs
+from t5x_like.data.inputs import InputFormat, SegmentPairs
 from t5x_like.data.token_dataset import TokenSplit
 from t5x_like.data.windows import WindowIndex
 from t5x_like.errors import Exit, UserError
 from t5x_like.objectives.base import Losses, Objective
 from t5x_like.objectives.encoder_decoder import MOST_TOKENS
 from t5x_like.objectives.losses import softmax_losses
-
-InputFormat = SegmentPairs | SentencePairs
-"""What a row can be made from."""
 
 UNTOUCHED, MASKED, RANDOM, KEPT = range(4)
 """What became of a token of the text (`Shown.fates`)."""
@@ -129,10 +126,10 @@ class EncoderObjective(abc.ABC):
         return features | ({"pair_labels": Feature(())} if self.inputs.next_sentence else {})
 
     def example_lengths(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
-        """Places of the encoder."""
-        special = self.length - self.window_length()
+        """The most places of the encoder: those of a pair."""
         lengths = np.asarray(lengths, np.int64)
-        return {"encoder": np.where(lengths > 0, lengths + special, 0)}
+        pair = lengths + framing.num_special(pair=True, double_separator=self.inputs.double_separator)
+        return {"encoder": np.where(lengths > 0, np.minimum(pair, self.length), 0)}
 
     # ---- host half ----
 
@@ -218,13 +215,13 @@ class EncoderObjective(abc.ABC):
 
     def check_fields(self) -> None:
         """Raises `UserError` where a field of this objective cannot be."""
+        self.inputs.check()
         least = 1 + self.length - self.window_length()
         if not least <= self.length <= MOST_TOKENS:
             raise UserError(
                 f"length is {self.length:,}; rows have {least} to {MOST_TOKENS:,} places, special ids counted",
                 where="objective.length",
             )
-        self.inputs.check()
         if not 0 < self.mask_rate <= 1:  # NaN too
             raise UserError(
                 f"mask_rate is {self.mask_rate:g}; it must be above 0 and at most 1",

@@ -257,20 +257,22 @@ def replace(
       keep_share, random_share: of the chosen tokens; the rest become [MASK]. Drawn for each token on its own.
       by_span: drawn once for each run of chosen places instead (SpanBERT); the random ids still one by one.
     """
-    row, column = np.nonzero(chosen)
+    width = chosen.shape[1]
+    places = np.flatnonzero(chosen)  # in the flat batch: much faster than rows and columns
+    row = places // width
     # The high half of a draw says what happens, the low half which id.
-    draws = counter.bits_at(keys[row], column, _REPLACEMENT)
+    draws = counter.fold(counter.fold(keys, _REPLACEMENT)[row], places - row * width)
     action = draws >> np.uint64(32)
-    if by_span and len(row):
-        starts = np.r_[True, (np.diff(row) != 0) | (np.diff(column) != 1)]
+    if by_span and len(places):
+        starts = np.r_[True, (np.diff(places) != 1) | (np.diff(row) != 0)]
         action = action[starts][np.cumsum(starts) - 1]
-    masks = action < np.uint64(round((1 - keep_share - random_share) * 2.0**32))
-    randoms = ~masks & (action >= np.uint64(round((1 - random_share) * 2.0**32)))
+    masks = action < np.uint64(max(round((1 - keep_share - random_share) * 2.0**32), 0))
+    randoms = action >= np.uint64(round((1 - random_share) * 2.0**32))
     low = draws[randoms] & np.uint64(0xFFFFFFFF)
-    out = shown.copy()
-    out[row[masks], column[masks]] = mask
-    out[row[randoms], column[randoms]] = ids[low * np.uint64(len(ids)) >> np.uint64(32)]
-    return out
+    out = shown.reshape(-1).copy()
+    out[places[masks]] = mask
+    out[places[randoms]] = ids[low * np.uint64(len(ids)) >> np.uint64(32)]
+    return out.reshape(shown.shape)
 
 
 @functools.lru_cache(maxsize=16)
@@ -290,11 +292,18 @@ def predictions(
 ) -> dict[str, np.ndarray]:
     """What there is to predict, places ascending: `masked_positions`, `masked_targets` [B, K] int32 (0 in slots that
     are not used) and `masked_weights` [B, K] float32 (1 where used)."""
-    row, column = np.nonzero(chosen)
-    slot = within(np.bincount(row, minlength=len(chosen)))
-    positions, targets = np.zeros((2, len(chosen), slots), np.int32)
-    weights = np.zeros((len(chosen), slots), np.float32)
-    positions[row, slot] = column
-    targets[row, slot] = originals[row, column]
-    weights[row, slot] = 1
-    return {"masked_positions": positions, "masked_targets": targets, "masked_weights": weights}
+    width = chosen.shape[1]
+    places = np.flatnonzero(chosen)
+    amounts = np.count_nonzero(chosen, axis=1)
+    row = np.repeat(np.arange(len(chosen)), amounts)
+    used = row * slots + within(amounts)
+    positions, targets = np.zeros((2, len(chosen) * slots), np.int32)
+    positions[used] = places - row * width
+    targets[used] = originals.reshape(-1)[places]
+    weights = (np.arange(slots) < amounts[:, None]).astype(np.float32)
+    shape = weights.shape
+    return {
+        "masked_positions": positions.reshape(shape),
+        "masked_targets": targets.reshape(shape),
+        "masked_weights": weights,
+    }

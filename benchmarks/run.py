@@ -5,7 +5,8 @@
   python -m benchmarks.run --peer_python=/env/torch/bin/python --seqio_python=/env/seqio/bin/python \\
       --t5_checkout=/src/text-to-text-transfer-transformer --json=benchmarks.json
 
-step   train step of T5 1.1 small (8 x 512/114) against Hugging Face on torch, turn by turn, from the same weights
+step   train step of T5 1.1 small (8 x 512/114) against Hugging Face on torch, turn by turn, from the same weights;
+       bert-mini, electra-small, bert-base: the same for encoders (benchmarks/encoder_shape.py)
 data   token store to finished batches, against seqio from token arrays in memory
 text   raw text to finished batches, against seqio
 start  `--help` and imports (time to the first training step: part step)
@@ -37,7 +38,8 @@ from absl import flags
 from t5x_like import cli
 from t5x_like.errors import Exit, UserError, did_you_mean
 
-PARTS = ("step", "data", "text", "start")
+STEPS = ("step", "bert-mini", "electra-small", "bert-base")
+PARTS = (*STEPS, "data", "text", "start")
 Rows = list[tuple[str, ...]]
 FLAGS = flags.FlagValues()
 _ONLY = flags.DEFINE_list("only", list(PARTS), "parts: " + ", ".join(PARTS), flag_values=FLAGS)
@@ -67,42 +69,45 @@ def peer(wanted: str | None, *packages: str) -> str | None:
     return wanted
 
 
-def step_part(python: str | None) -> tuple[dict[str, Any], Rows]:
-    from benchmarks import shape, step
+def step_parts(parts: list[str], python: str | None) -> tuple[dict[str, Any], Rows]:
+    """Train steps of ours and of Hugging Face on torch, model by model."""
+    from benchmarks import encoder_shape, shape, step
 
-    found = step.measure(python, steps=2 if _QUICK.value else 6, rounds=1 if _QUICK.value else 3)
+    found: dict[str, Any] = {}
     rows: Rows = [
-        (
-            "train step, T5 1.1 small, 8 x 512/114",
-            "s/step",
-            "CPU s",
-            "tokens/s",
-            "GFLOP/s",
-            "peak MB",
-            "first step s",
-            "loss",
-        )
+        ("train step", "s/step", "CPU s", "tokens/s", "GFLOP/s", "peak MB", "first step s", "loss"),
     ]
-    for name in ("ours", "torch"):
-        if name not in found:
-            rows.append(("  torch: skipped, torch and transformers are not installed", *[""] * 7))
-            continue
-        side = found[name]
-        rows.append(
-            (
-                f"  {side['what']}",
-                f"{side['wall_s']:.2f}",
-                f"{side['cpu_s']:.1f}",
-                f"{shape.TOKENS / side['wall_s']:,.0f}",
-                f"{found['ours']['gflop'] / side['wall_s']:.0f}",
-                f"{side['peak_rss_mb']:,.0f}",
-                f"{side['first_step_s']:.1f}",
-                f"{side['loss_without_dropout']:.5f}",
-            )
+    for part in parts:
+        label, tokens, options = "T5 1.1 small, 8 x 512/114", shape.TOKENS, {}
+        if part != "step":
+            work = encoder_shape.SHAPES[part]
+            label, tokens = f"{part}, {work.rows} x {encoder_shape.LENGTH}", work.tokens
+            options = {"model": part, "devices": 1 if part == "bert-base" else 2}
+        sides = step.measure(
+            python, steps=2 if _QUICK.value else 6, rounds=1 if _QUICK.value else 3, **options
         )
-    if "torch" in found:
-        ratios = (f"{found[f'torch_over_ours_{key}']:.2f}x" for key in ("wall_s", "cpu_s"))
-        rows.append(("  ours is faster by", *ratios, *[""] * 5))
+        found[part] = sides
+        rows.append((label, *[""] * 7))
+        for name in ("ours", "torch"):
+            if name not in sides:
+                rows.append(("  torch: skipped, torch and transformers are not installed", *[""] * 7))
+                continue
+            side = sides[name]
+            rows.append(
+                (
+                    f"  {side['what']}",
+                    f"{side['wall_s']:.2f}",
+                    f"{side['cpu_s']:.1f}",
+                    f"{tokens / side['wall_s']:,.0f}",
+                    f"{sides['ours']['gflop'] / side['wall_s']:.0f}",
+                    f"{side['peak_rss_mb']:,.0f}",
+                    f"{side['first_step_s']:.1f}",
+                    f"{side['loss_without_dropout']:.5f}",
+                )
+            )
+        if "torch" in sides:
+            ratios = (f"{sides[f'torch_over_ours_{key}']:.2f}x" for key in ("wall_s", "cpu_s"))
+            rows.append(("  ours is faster by", *ratios, *[""] * 5))
     return found, rows
 
 
@@ -213,8 +218,9 @@ def main(argv: list[str]) -> int:
         found, rows = data_parts(_ONLY.value, peer(_SEQIO_PYTHON.value, "seqio"))
         figures |= found
         show(rows)
-    if "step" in _ONLY.value:
-        figures["step"], rows = step_part(peer(_PEER_PYTHON.value, "torch", "transformers"))
+    if steps := [part for part in STEPS if part in _ONLY.value]:
+        found, rows = step_parts(steps, peer(_PEER_PYTHON.value, "torch", "transformers"))
+        figures |= found
         show(rows)
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

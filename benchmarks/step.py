@@ -53,22 +53,42 @@ class Side:
         self._process.wait()
 
 
-def ours(*arguments: str, devices: int = 2) -> Side:
-    """Our step as `t5x_like.train` runs it on a CPU: huge pages, and a device for every core."""
+def ours(module: str, *arguments: str, devices: int = 2) -> Side:
+    """Our step as `t5x_like.train` runs it on a CPU: huge pages, and `devices` parts that the CPU is split into."""
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "JAX_NUM_CPU_DEVICES": str(devices)}
-    return Side(sys.executable, "benchmarks.our_step", *arguments, **environment)
+    return Side(sys.executable, module, *arguments, **environment)
 
 
-def measure(peer_python: str | None, *, steps: int, rounds: int) -> dict[str, Any]:
-    """Medians over `rounds` pairs of processes of `steps` steps each, taken in turns after one to warm up."""
+def measure(
+    peer_python: str | None,
+    *,
+    steps: int,
+    rounds: int,
+    model: str | None = None,
+    devices: int = 2,
+) -> dict[str, Any]:
+    """Medians over `rounds` pairs of processes of `steps` steps each, taken in turns after one to warm up.
+
+    Args:
+      peer_python: interpreter with torch; None measures our side alone.
+      model: one of `encoder_shape.SHAPES`; None: T5 1.1 small.
+      devices: that our side splits the CPU into: two use both cores in what XLA does not spread over threads, one
+        is better where the parameters outweigh the batch (the update is then not done twice).
+    """
+    mine, theirs, chosen = "benchmarks.our_step", "benchmarks.peers.torch_step", []
+    if model is not None:
+        mine, theirs, chosen = (
+            "benchmarks.our_encoder_step",
+            "benchmarks.peers.torch_encoder_step",
+            [f"--model={model}"],
+        )
     found: dict[str, list[Side]] = {"ours": [], "torch": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
-            pair = {"ours": ours(f"--weights={folder}/weights")}
+            arguments = [*chosen, f"--weights={folder}/weights"]
+            pair = {"ours": ours(mine, *arguments, devices=devices)}
             if peer_python:
-                pair["torch"] = Side(
-                    peer_python, "benchmarks.peers.torch_step", f"--weights={folder}/weights"
-                )
+                pair["torch"] = Side(peer_python, theirs, *arguments)
             for number in range(steps + 1):
                 for side in pair.values():
                     side.step(keep=number > 0)

@@ -97,7 +97,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features), self.axes)
         kernel = kernel.astype(self.dtype)
-        y = matmul(x.astype(self.dtype), kernel, self.out_dtype or self.dtype)
+        y = cast(Array, matmul(x.astype(self.dtype), kernel, self.out_dtype or self.dtype))
         if self.use_bias:
             bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), self.axes[1:])
             y = y + bias.astype(y.dtype)
@@ -110,11 +110,13 @@ class Embedding(nn.Module):
     vocab_size: int
     features: int
     dtype: jnp.dtype
-    init: Initializer = nn.initializers.normal(1.0)
+    table_init: Initializer = nn.initializers.normal(1.0)
     axes: tuple[str, str] = ("vocab", "embed")
 
     def setup(self) -> None:
-        self.embedding = parameter(self, "embedding", self.init, (self.vocab_size, self.features), self.axes)
+        self.embedding = parameter(
+            self, "embedding", self.table_init, (self.vocab_size, self.features), self.axes
+        )
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the table; ids outside it give NaN rather than a neighbour's row."""

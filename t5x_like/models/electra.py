@@ -139,7 +139,7 @@ class Electra:
         try:
             self.encoder.check()
         except UserError as e:
-            raise _inside(e, "encoder") from None
+            raise family.inside(e, "encoder") from None
         for name in ("generator_hidden", "generator_layers"):
             fraction = getattr(self, name)
             require(0.0 < fraction <= 1.0, name, f"must lie in (0, 1], not {fraction}")
@@ -289,15 +289,6 @@ def _copy(c: Encoder) -> Dense:
     return Dense(
         1, ("embed", "classes"), nn.initializers.glorot_uniform(), jnp.dtype(c.dtype), F32, use_bias=True
     )
-
-
-def _inside(error: UserError, field: str) -> UserError:
-    """The same refusal for a model that is a field of another."""
-
-    def deeper(text: str | None) -> str | None:
-        return None if text is None else text.replace("model.", f"model.{field}.")
-
-    return UserError(deeper(error.what) or "", where=deeper(error.where), help=deeper(error.help))
 
 
 def _boxed_init(model: Electra, key: jax.Array) -> Boxed:

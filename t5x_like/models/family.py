@@ -41,6 +41,15 @@ def require_fused(*, dtype: str, drops: bool, head_dim: int) -> None:
     require(obstacle is None, "attention", f"'fused' cannot run: {obstacle}", help)
 
 
+def inside(error: UserError, field: str) -> UserError:
+    """The same refusal for a model that is a `field` of another model."""
+
+    def deeper(text: str | None) -> str | None:
+        return None if text is None else text.replace("model.", f"model.{field}.")
+
+    return UserError(deeper(error.what) or "", where=deeper(error.where), help=deeper(error.help))
+
+
 def _is_box(x: Any) -> bool:
     return isinstance(x, nn.LogicallyPartitioned)
 

@@ -60,6 +60,7 @@ def frame(
       UserError: the vocabulary has no [CLS] or no [SEP].
     """
     check(vocabulary)
+    assert vocabulary.cls is not None and vocabulary.sep is not None
     lengths = np.asarray(lengths, np.int64)
     first = lengths if first_lengths is None else np.asarray(first_lengths, np.int64)
     pair, separators = first < lengths, 1 + double_separator

@@ -46,8 +46,8 @@ def _mix(x: Array, key: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def keep_mask(seed: Seed, shape: tuple[int, ...], rate: float) -> Array:
-    """bool `shape`, true with probability 1 - rate: a function of (seed, index), equal on any mesh.
+def bits(seed: Seed, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
+    """32 random bits an element: a function of (seed, index), equal on any mesh.
 
     The first dimension (rows of the batch) enters through the key, the others through a 32-bit counter, so a
     row may hold up to 2^32 elements.
@@ -62,8 +62,13 @@ def keep_mask(seed: Seed, shape: tuple[int, ...], rate: float) -> Array:
         stride *= shape[axis]
     rows = jax.lax.broadcasted_iota(jnp.uint32, (shape[0],) + (1,) * (len(shape) - 1), 0)
     key = _mix(rows * np.uint32(0x9E3779B9) + seed[1], seed[0])
+    return _mix(counter + seed[0], key)
+
+
+def keep_mask(seed: Seed, shape: tuple[int, ...], rate: float) -> Array:
+    """bool `shape`, true with probability 1 - rate: see `bits`."""
     threshold = np.uint32(min(round(rate * 2.0**32), 2**32 - 1))
-    return _mix(counter + seed[0], key) >= threshold
+    return bits(seed, shape) >= threshold
 
 
 def dropout(x: Float[Array, "*shape"], seed: Seed | None, rate: float, broadcast: int | None = None) -> Array:

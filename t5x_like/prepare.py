@@ -2,6 +2,8 @@
 
   python -m t5x_like.prepare --input=embedded --output=data/embedded --vocab_size=8192
   python -m t5x_like.prepare --input='texts/*.jsonl.gz,notes/' --output=data/mine --validation_fraction=0.01
+  python -m t5x_like.prepare --input=embedded --model_type=wordpiece --lowercase --vocab_size=8192 \\
+      --output=data/embedded-bert
   python -m t5x_like.prepare --input=tfds:c4/en:train --tfds_data_dir=/data/tfds --tokenizer=spiece.model \\
       --output=data/c4
 
@@ -14,12 +16,15 @@ same bytes. Documents that cannot be used are counted in the summary and listed 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from absl import flags
 
 from t5x_like import cli
 from t5x_like.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from t5x_like.data.preparation import AnyTraining
 
 FLAGS = flags.FlagValues()
 _INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
@@ -51,29 +56,42 @@ _MAX_DOCUMENT_BYTES = flags.DEFINE_integer(
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer",
     None,
-    "an existing SentencePiece .model, Hugging Face tokenizer.json, or a folder with one; default: train one",
+    "an existing SentencePiece .model, tokenizer.json, BERT's vocab.txt, vocab.json beside merges.txt, or a folder "
+    "with one; default: train one",
     flag_values=FLAGS,
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size",
-    32100,
-    "ids of the trained tokenizer, pieces and sentinels together: 32100 is T5's 32000 and 100 sentinels",
+    None,
+    "ids of the trained tokenizer, pieces, special ids and sentinels together; default: as published, 32100 for "
+    "unigram and bpe (T5's 32000 and 100 sentinels), 30522 for wordpiece (BERT), 50265 for bytebpe (RoBERTa)",
     flag_values=FLAGS,
 )
 _MODEL_TYPE = flags.DEFINE_enum(
-    "model_type", "unigram", ["unigram", "bpe"], "of the trained tokenizer", flag_values=FLAGS
+    "model_type",
+    "unigram",
+    ["unigram", "bpe", "wordpiece", "bytebpe"],
+    "of the trained tokenizer: unigram and bpe are SentencePiece with T5's ids, wordpiece is BERT's and ELECTRA's, "
+    "bytebpe GPT-2's with RoBERTa's special ids",
+    flag_values=FLAGS,
+)
+_LOWERCASE = flags.DEFINE_bool(
+    "lowercase", False, "lower the text and strip accents (wordpiece)", flag_values=FLAGS
 )
 _EXTRA_IDS = flags.DEFINE_integer(
-    "extra_ids", 100, "sentinels <extra_id_i> at the top of the trained tokenizer's ids", flag_values=FLAGS
+    "extra_ids",
+    100,
+    "sentinels <extra_id_i> at the top of the trained tokenizer's ids (unigram, bpe)",
+    flag_values=FLAGS,
 )
 _CHARACTER_COVERAGE = flags.DEFINE_float(
     "character_coverage",
     0.9999,
-    "share of the characters that get a piece; the rest are unknown",
+    "share of the characters that get a piece; the rest are unknown (not bytebpe, which has them all)",
     flag_values=FLAGS,
 )
 _BYTE_FALLBACK = flags.DEFINE_bool(
-    "byte_fallback", False, "spell unknown characters as bytes (T5 does not)", flag_values=FLAGS
+    "byte_fallback", False, "spell unknown characters as bytes (unigram, bpe; T5 does not)", flag_values=FLAGS
 )
 _SAMPLE = flags.DEFINE_integer(
     "tokenizer_sample_bytes",
@@ -102,21 +120,20 @@ _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
 )
 _JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_values=FLAGS)
-_TRAINING = (
-    "vocab_size",
-    "model_type",
-    "extra_ids",
-    "character_coverage",
-    "byte_fallback",
-    "tokenizer_sample_bytes",
-)
+_FITS = {
+    "lowercase": ("wordpiece",),
+    "extra_ids": ("unigram", "bpe"),
+    "byte_fallback": ("unigram", "bpe"),
+    "character_coverage": ("unigram", "bpe", "wordpiece"),
+}
+"""Flags that not every kind of tokenizer has."""
+_TRAINING = ("vocab_size", "model_type", "tokenizer_sample_bytes", *_FITS)
 
 
 def main(argv: list[str]) -> int:
     del argv
     from t5x_like.data.documents import Settings
     from t5x_like.data.preparation import Arguments, prepare
-    from t5x_like.data.tokenizer_training import Training
 
     if _TOKENIZER.value:
         for name in _TRAINING:
@@ -131,13 +148,7 @@ def main(argv: list[str]) -> int:
             input=tuple(_INPUT.value or ()),
             output=_OUTPUT.value or "",
             tokenizer=_TOKENIZER.value,
-            training=Training(
-                vocab_size=_VOCAB_SIZE.value,
-                model_type=cast(Any, _MODEL_TYPE.value),
-                extra_ids=_EXTRA_IDS.value,
-                character_coverage=_CHARACTER_COVERAGE.value,
-                byte_fallback=_BYTE_FALLBACK.value,
-            ),
+            training=_training(),
             tokenizer_sample_bytes=_SAMPLE.value,
             read=Settings(
                 text_field=_TEXT_FIELD.value,
@@ -154,6 +165,38 @@ def main(argv: list[str]) -> int:
     )
     print(json.dumps(summary.as_json()) if _JSON.value else summary)
     return Exit.DONE
+
+
+def _training() -> AnyTraining:
+    """The tokenizer that the flags ask for.
+
+    Raises:
+      UserError: a flag is given that this kind of tokenizer does not have.
+    """
+    from t5x_like.data.byte_bpe import ByteBPETraining
+    from t5x_like.data.tokenizer_training import Training
+    from t5x_like.data.wordpiece import WordPieceTraining
+
+    kind = _MODEL_TYPE.value
+    for name, kinds in _FITS.items():
+        if FLAGS[name].present and kind not in kinds:
+            raise UserError(
+                f"--{name} is for {' and '.join(kinds)}, and --model_type is {kind}", where="command line"
+            )
+    size: dict[str, Any] = {} if _VOCAB_SIZE.value is None else {"vocab_size": _VOCAB_SIZE.value}
+    if kind == "wordpiece":
+        return WordPieceTraining(
+            lowercase=_LOWERCASE.value, character_coverage=_CHARACTER_COVERAGE.value, **size
+        )
+    if kind == "bytebpe":
+        return ByteBPETraining(**size)
+    return Training(
+        model_type=cast(Any, kind),
+        extra_ids=_EXTRA_IDS.value,
+        character_coverage=_CHARACTER_COVERAGE.value,
+        byte_fallback=_BYTE_FALLBACK.value,
+        **size,
+    )
 
 
 if __name__ == "__main__":

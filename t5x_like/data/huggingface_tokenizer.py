@@ -1,4 +1,4 @@
-"""Hugging Face `tokenizer.json` files (package `tokenizers`, extra `text`)."""
+"""Hugging Face `tokenizer.json` files: WordPiece, byte-level BPE, and SentencePiece's kinds in that form."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 from t5x_like.data.example import Vocabulary
+from t5x_like.data.sentences import split_sentences
 from t5x_like.data.tokenizer_base import SPACE, Encoded, Tokenizer, fingerprint
 from t5x_like.errors import Exit, UserError
 
@@ -22,27 +24,29 @@ _USUAL_NAMES = {
     "cls": ("[CLS]", "<cls>"),
     "sep": ("[SEP]", "<sep>"),
 }
+_ROBERTA = {"cls": "<s>", "sep": "</s>"}
+"""What plays these parts in vocabularies with a mask and no name of their own for them."""
+
+_NO_SPACE_BEFORE = frozenset(".,;:!?)}%'’”»…")
+_NO_SPACE_BEHIND = frozenset("({$#'’“«")
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """A `tokenizer.json` of the `tokenizers` library (extra `text`).
+    """A `tokenizer.json` of the `tokenizers` library.
 
     Special tokens are named by `tokenizer_config.json` beside it where there is one, else looked up under their
     usual names.
+
+    WordPiece forgets where spaces were: sentences are found in the text (a border is always beside punctuation or a
+    line break, where BERT's rules cut words anyway, so the ids do not change), a punctuation mark is a word and its
+    `piece_text` has no space, and `decode` puts spaces between words but not where punctuation usually has none. The
+    ids of decoded text are the ids that were decoded.
 
     Args:
       files: `tokenizer.json` and, optionally, `tokenizer_config.json`.
     """
 
     def __init__(self, files: dict[str, bytes], *, where: str | None = None):
-        try:
-            import tokenizers
-        except ImportError:
-            raise UserError(
-                "reading tokenizer.json needs the `tokenizers` package",
-                where=where,
-                help="pip install 't5x_like[text]'",
-            ) from None
         try:
             text = files["tokenizer.json"].decode()
             layout: dict[str, Any] = json.loads(text)
@@ -57,12 +61,15 @@ class HuggingFaceTokenizer(Tokenizer):
         vocab = self._tokenizer.get_vocab(with_added_tokens=True)
 
         def named(kind: str) -> int | None:
-            return _first(vocab, (_configured(config, kind), *_USUAL_NAMES[kind]))
+            usual = _USUAL_NAMES[kind]
+            if kind in _ROBERTA and "<mask>" in vocab:
+                usual += (_ROBERTA[kind],)
+            return _first(vocab, (configured(config, kind), *usual))
 
         eos, pad = named("eos"), named("pad")
         if eos is None:
             raise UserError(
-                "this tokenizer.json has no end-of-sequence token under a usual name",
+                "this tokenizer has no end-of-sequence token (or separator) under a usual name",
                 where=where,
                 help='name it in a tokenizer_config.json beside it: {"eos_token": "..."}',
                 code=Exit.BAD_DATA,
@@ -84,32 +91,56 @@ class HuggingFaceTokenizer(Tokenizer):
         )
         self.files = dict(files)
         self.fingerprint = fingerprint(files)
-        self._dropped = {self.vocabulary.pad, eos, self.vocabulary.bos}
+        ends = (self.vocabulary.pad, eos, self.vocabulary.bos, self.vocabulary.cls, self.vocabulary.sep)
+        self._dropped = {index for index in ends if index is not None}
         self._special = {i for kind in _USUAL_NAMES if (i := named(kind)) is not None} | set(sentinels)
         self._special |= {
             i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         }
         self._spelling = _spelling(layout)
-        texts = [self.piece_text(i) for i in range(size)]
-        self.word_starts = np.fromiter((not t or t[0].isspace() for t in texts), bool, size)
+        self.word_starts = np.fromiter((self._starts_word(i) for i in range(size)), bool, size)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        pieces_tell = self._spelling[0] != "continuation"
+        parts = [[text] if pieces_tell else split_sentences(text) for text in texts]
+        first = np.cumsum([0, *map(len, parts)])
         self._tokenizer.encode_special_tokens = True
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._tokenizer.encode_batch_fast(
+                [part for document in parts for part in document], add_special_tokens=False
+            )
         finally:
             self._tokenizer.encode_special_tokens = False
         arrays = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
         ids = np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
-        starts = np.cumsum([0, *map(len, arrays)])[:-1]
-        return Encoded(ids, starts, self._sentence_rule.starts(ids, starts))
+        starts = np.cumsum([0, *map(len, arrays)])
+        documents = starts[first[:-1]]
+        if pieces_tell:
+            return Encoded(ids, documents, self._sentence_rule.starts(ids, documents))
+        return Encoded(ids, documents, starts[:-1][np.diff(starts) > 0])
 
     def decode(self, ids: Iterable[int]) -> str:
         kept = [i for i in map(int, ids) if 0 <= i < self.vocabulary.size and i not in self._dropped]
+        if self._spelling[0] == "continuation":
+            return self._join(kept)
         return self._tokenizer.decode(kept, skip_special_tokens=False)
+
+    def _join(self, ids: Iterable[int]) -> str:
+        """Text of WordPiece ids. Spaces beside punctuation are a matter of taste: BERT's rules cut there anyway.
+
+        The library's own decoder also turns `do not` into `don't`. Square brackets keep their spaces, so that no
+        `[ MASK ]` of a text becomes a special token.
+        """
+        text, last, mark = "", "", self._spelling[1]
+        for piece in map(self.id_to_piece, ids):
+            inner = piece.startswith(mark)
+            glued = not text or inner or piece in _NO_SPACE_BEFORE or last in _NO_SPACE_BEHIND
+            text += ("" if glued else " ") + (piece.removeprefix(mark) if inner else piece)
+            last = piece
+        return text
 
     def id_to_piece(self, index: int) -> str:
         self._check(index)
@@ -125,15 +156,25 @@ class HuggingFaceTokenizer(Tokenizer):
             return codes.decode("utf-8", errors="replace")
         if kind == "prefix":
             return piece.replace(mark, " ")
-        return piece.removeprefix(mark) if piece.startswith(mark) else " " + piece
+        if piece.startswith(mark):
+            return piece.removeprefix(mark)
+        return piece if piece in _NO_SPACE_BEFORE else " " + piece
+
+    def _starts_word(self, index: int) -> bool:
+        """Whether the piece begins with white space, or lacks the mark of those that go on with a word."""
+        kind, mark = self._spelling
+        if kind == "continuation":
+            return index in self._special or not self.id_to_piece(index).startswith(mark)
+        text = self.piece_text(index)
+        return not text or text[0].isspace()
 
 
 def _first(vocab: dict[str, int], names: Iterable[str | None]) -> int | None:
     return next((vocab[name] for name in names if name is not None and name in vocab), None)
 
 
-def _configured(config: Any, kind: str) -> str | None:
-    """The name of a special token in tokenizer_config.json: a string, or an object with `content`."""
+def configured(config: Any, kind: str) -> str | None:
+    """The name of a special token in a tokenizer_config.json: a string, or an object with `content`."""
     value = config.get(f"{kind}_token") if isinstance(config, dict) else None
     return value.get("content") if isinstance(value, dict) else value
 

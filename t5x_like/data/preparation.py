@@ -22,6 +22,7 @@ import filelock
 import xxhash
 
 from t5x_like.data import sources, text_dataset
+from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Problem, Settings, nothing_left
 from t5x_like.data.prepare_report import Progress, Summary
 from t5x_like.data.sampling import tokenizer_sample
@@ -39,7 +40,10 @@ from t5x_like.data.units import (
     encode_units,
     read_unit,
 )
+from t5x_like.data.wordpiece import WordPieceTraining
 from t5x_like.errors import Exit, UserError
+
+AnyTraining = Training | WordPieceTraining | ByteBPETraining
 
 _TEXT_RECORD = "t5x_like.json"
 """In a text dataset of ours: what it was made from."""
@@ -68,7 +72,7 @@ class Arguments:
     input: tuple[str, ...]
     output: str
     tokenizer: str | None = None
-    training: Training = Training()
+    training: AnyTraining = Training()
     tokenizer_sample_bytes: int | None = None
     read: Settings = Settings()
     tfds_data_dir: str | None = None
@@ -157,8 +161,11 @@ def _check(arguments: Arguments) -> None:
 
 def _request(arguments: Arguments, files: Sequence[SourceFile], existing: Tokenizer | None) -> dict[str, Any]:
     """Everything that decides the tokens; equal requests give equal datasets."""
-    tokenizer: dict[str, Any] = dataclasses.asdict(arguments.training) | {
-        "sample_bytes": arguments.sample_bytes
+    training = arguments.training
+    tokenizer: dict[str, Any] = {
+        "model_type": training.model_type,
+        **dataclasses.asdict(training),
+        "sample_bytes": arguments.sample_bytes,
     }
     return {
         "tokenizer": {"fingerprint": existing.fingerprint} if existing else tokenizer,
@@ -284,7 +291,9 @@ def _failed_writes(partial: Path) -> Iterator[None]:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("sentencepiece", "numpy", "xxhash")}
+    return {
+        name: importlib.metadata.version(name) for name in ("sentencepiece", "tokenizers", "numpy", "xxhash")
+    }
 
 
 def _start_or_continue(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:

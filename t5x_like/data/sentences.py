@@ -23,6 +23,30 @@ _ABBREVIATION = re.compile(
     r"Mr|Mrs|Ms|Dr|St|Prof|Rev|Hon|Gen|Col|Capt|Lieut|Lt|Maj|Sgt|Messrs|Mt|Gov|Sen|Rep|Pres|Nos?|Vol|Fig|vs|cf|Jr|Sr"
     r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|[A-HJ-Z]"
 )
+_ENDS_ABBREVIATED = re.compile(rf"(?<!\w)(?:{_ABBREVIATION.pattern})$")
+_ENDS_SMALL_ABBREVIATED = re.compile(_ENDS_ABBREVIATED.pattern, re.IGNORECASE)
+_BORDER = re.compile(rf"\n\s*|([.!?…][{_CLOSERS}]*)[^\S\n]+(?=[{_OPENERS}]*([^\s{_OPENERS}]))")
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences of a text by the same rule, for tokenizers whose pieces do not tell where spaces were.
+
+    Cut behind the white space that ends a sentence, so the parts joined are the text. A text without any capital
+    letter may begin its sentences with small ones.
+    """
+    small = text.islower()
+    abbreviated = _ENDS_SMALL_ABBREVIATED if small else _ENDS_ABBREVIATED
+    parts, begin = [], 0
+    for border in _BORDER.finditer(text):
+        mark = border[1]
+        if mark is not None:
+            if not small and "a" <= border[2] <= "z":
+                continue
+            if mark == "." and abbreviated.search(text, max(begin, border.start() - 12), border.start()):
+                continue
+        parts.append(text[begin : border.end()])
+        begin = border.end()
+    return [*parts, text[begin:]]
 
 
 class SentenceRule:

@@ -1,4 +1,4 @@
-"""Tokenizers: SentencePiece models and Hugging Face `tokenizer.json` files behind one interface.
+"""Tokenizers behind one interface: SentencePiece models, WordPiece, byte-level BPE, `tokenizer.json` files.
 
 Special ids come from the file, by name; sentinels `<extra_id_i>` are taken from the file where it has them and
 are otherwise put above a SentencePiece model's pieces in T5's order, `<extra_id_0>` highest (seqio,
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from t5x_like.data import byte_bpe, wordpiece
 from t5x_like.data.example import Vocabulary
 from t5x_like.data.huggingface_tokenizer import HuggingFaceTokenizer
 from t5x_like.data.tokenizer_base import SPACE, Encoded, Tokenizer, fingerprint
@@ -168,46 +169,61 @@ class SentencePieceTokenizer(Tokenizer):
         return tuple(found)
 
 
+_FILES = ("spiece.model", "tokenizer.model", "tokenizer.json", "vocab.txt", "vocab.json", "encoder.json")
+_MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+
+
 def load_tokenizer(path: str | Path, *, extra_ids: int | None = None) -> Tokenizer:
-    """Reads a SentencePiece `.model`, a Hugging Face `tokenizer.json`, or a folder that holds either.
+    """Reads a tokenizer by its file's name, or a folder that holds such a file.
+
+    `.model` is SentencePiece; `vocab.txt` (any `.txt`) WordPiece; `vocab.json` with `merges.txt` and `encoder.json`
+    with `vocab.bpe` byte-level BPE; any other `.json` a `tokenizer.json`. A `tokenizer_config.json` beside the last
+    four names their special tokens. Vocabularies of the older forms become a `tokenizer.json` when saved.
 
     Args:
-      path: file or folder.
+      path: file or folder; of several in a folder, the first in the order above with `tokenizer.json` before `.txt`.
       extra_ids: sentinels to put above a SentencePiece model's pieces; by default the number in a `spiece.json`
         beside the model, else 100, else none where the model has its own.
 
     Raises:
-      UserError: nothing there, not a tokenizer, or a package that is not installed.
+      UserError: nothing there, or not a tokenizer.
     """
     path = Path(path)
     if path.is_dir():
-        names = ("spiece.model", "tokenizer.model", "tokenizer.json")
-        found = next((path / name for name in names if (path / name).is_file()), None)
+        found = next((path / name for name in _FILES if (path / name).is_file()), None)
         if found is None:
             raise UserError(
-                f"no tokenizer in this folder; expected one of {', '.join(names)}",
+                f"no tokenizer in this folder; expected one of {', '.join(_FILES)}",
                 where=str(path),
                 code=Exit.BAD_DATA,
             )
         path = found
+    vocabularies = {merges: vocabulary for vocabulary, merges in _MERGES.items()}
+    path = path.with_name(vocabularies.get(path.name, path.name))
+    content = _read(path)
+    if path.suffix in (".json", ".txt"):
+        config = path.with_name("tokenizer_config.json")
+        settings = _read(config) if config.is_file() else None
+        if path.suffix == ".txt":
+            return wordpiece.from_vocabulary(content, settings, where=str(path))
+        if path.name in _MERGES:
+            merges = _read(path.with_name(_MERGES[path.name]))
+            return byte_bpe.from_files(content, merges, settings, where=str(path))
+        files = {"tokenizer.json": content} | ({} if settings is None else {config.name: settings})
+        return HuggingFaceTokenizer(files, where=str(path))
+    stored = path.with_name("spiece.json")
+    if extra_ids is None:
+        extra_ids = _stored_extra_ids(stored) if stored.is_file() else SENTINELS
+    return SentencePieceTokenizer(content, extra_ids=extra_ids, where=str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(
             f"cannot read the tokenizer: {error.strerror}", where=str(path), code=Exit.BAD_DATA
         ) from None
-    if path.suffix == ".json":
-        files = {"tokenizer.json": content}
-        config = path.with_name("tokenizer_config.json")
-        if config.is_file():
-            files[config.name] = config.read_bytes()
-        return HuggingFaceTokenizer(files, where=str(path))
-    settings = path.with_name("spiece.json")
-    if extra_ids is None:
-        extra_ids = SENTINELS
-        if settings.is_file():
-            extra_ids = _stored_extra_ids(settings)
-    return SentencePieceTokenizer(content, extra_ids=extra_ids, where=str(path))
 
 
 def _stored_extra_ids(path: Path) -> int:

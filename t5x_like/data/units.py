@@ -141,6 +141,8 @@ def encode_units(job: Job, unit_bytes: int, workers: int, progress: Progress) ->
 def _start_worker() -> None:
     """Leaves Ctrl-C to the parent, and ends when the parent is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # There is a process for each core already; the `tokenizers` library would start as many threads in each.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parent = multiprocessing.parent_process()
     assert parent is not None
 

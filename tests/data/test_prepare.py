@@ -14,11 +14,13 @@ import pytest
 import small_corpus as corpus
 
 from t5x_like.data import preparation, sources, token_writer, units
+from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Settings
 from t5x_like.data.preparation import Arguments, prepare
 from t5x_like.data.sampling import tokenizer_sample
 from t5x_like.data.token_dataset import TokenDataset
 from t5x_like.data.tokenizer_training import Training
+from t5x_like.data.wordpiece import WordPieceTraining
 from t5x_like.errors import Exit, UserError
 
 
@@ -210,6 +212,28 @@ def test_training_the_tokenizer_is_repeatable(source, tmp_path):
     dataset = TokenDataset.open(str(tmp_path / "a"))
     assert dataset.vocabulary.size == 400
     assert dataset.tokenizer.fingerprint == dataset.tokenizer_fingerprint
+
+
+@pytest.mark.parametrize(
+    "training",
+    [WordPieceTraining(vocab_size=600, lowercase=True), ByteBPETraining(vocab_size=600)],
+    ids=["wordpiece", "bytebpe"],
+)
+def test_tokenizers_of_encoders(source, tmp_path, training):
+    some = {"training": training, "tokenizer_sample_bytes": 60_000}
+    prepare(arguments(source, tmp_path / "one", **some), quiet=True)
+    prepare(arguments(source, tmp_path / "two", workers=2, **some), quiet=True)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    dataset = TokenDataset.open(str(tmp_path / "one"))
+    dataset.verify()
+    assert dataset.vocabulary == dataset.tokenizer.vocabulary
+    assert dataset.vocabulary.mask is not None and dataset.vocabulary.size == 600
+    split = dataset.split("train")
+    assert split.sentence_offsets is not None
+    assert len(split.sentence_offsets) > 3 * split.num_documents
+    for text in decoded(dataset, "train"):
+        assert dataset.tokenizer.decode(dataset.tokenizer.encode(text)) == text
+    assert prepare(arguments(source, tmp_path / "one", **some), quiet=True).made_before
 
 
 def test_the_sample_leaves_validation_out_and_has_its_size(source):
@@ -479,3 +503,21 @@ def test_help_is_quick_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert "--vocab_size" in done.stdout
     assert "HEAVY set()" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--lowercase"], "--lowercase is for wordpiece, and --model_type is unigram"),
+        (
+            ["--model_type=bytebpe", "--extra_ids=3"],
+            "--extra_ids is for unigram and bpe, and --model_type is bytebpe",
+        ),
+        (["--model_type=wordpiece", "--byte_fallback"], "--byte_fallback is for unigram and bpe"),
+        (["--model_type=bytebpe", "--vocab_size=100"], "the 256 bytes and 5 special tokens need 261"),
+    ],
+)
+def test_flags_of_another_kind_of_tokenizer(source, tmp_path, flags, says):
+    done = command(f"--input={source}", f"--output={tmp_path / 'out'}", *flags, cwd=tmp_path)
+    assert done.returncode == Exit.USAGE
+    assert says in done.stderr

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 
 import numpy as np
 import pytest
 import sentencepiece
 import small_corpus as corpus
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -329,7 +329,6 @@ def test_long_lines_are_not_left_out_of_training():
 
 
 def byte_level(tmp_path, **special):
-    tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -373,7 +372,6 @@ def test_tokenizer_json_saves_what_it_was_loaded_from(tmp_path):
 
 
 def test_word_piece_tokenizer_json(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
@@ -396,11 +394,3 @@ def test_word_piece_tokenizer_json(tmp_path):
     ids = loaded.encode("congratulations")
     assert loaded.word_starts[ids].tolist() == [True] + [False] * (len(ids) - 1)
     assert len(ids) > 1
-
-
-def test_missing_tokenizers_package_names_the_extra(tmp_path, monkeypatch):
-    (tmp_path / "tokenizer.json").write_text("{}")
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UserError) as error:
-        load_tokenizer(tmp_path)
-    assert error.value.help == "pip install 't5x_like[text]'"

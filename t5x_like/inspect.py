@@ -3,10 +3,13 @@
   python -m t5x_like.inspect --config=t5/tiny --data=DIR
   python -m t5x_like.inspect --config=runs/one --step=41337 --rows=8 --html=batch.html
   python -m t5x_like.inspect --config=t5/tiny --data=DIR --split=validation --json
+  python -m t5x_like.inspect --workdir=runs/electra
 
-A sentinel and the span that it stands for have one colour; tokens without weight in the loss are dim. Below the
-rows: lengths, padding, masking rates and span lengths of the whole batch, and how many examples rebuild their
-source text.
+A sentinel and the span that it stands for have one colour; tokens without weight in the loss are dim. Of an encoder's
+row the places that it predicts are coloured by what stands there, segment B is in italics, and `predict` has the
+originals. --workdir takes a run for its configuration; of ELECTRA, which sees what its own generator sampled, it also
+shows these samples and which of them the discriminator finds. Below the rows: lengths, padding, masking rates and
+span lengths of the whole batch, and how many examples rebuild their source text.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string(
     "config", None, "a configuration, a config.json or a run directory", flag_values=FLAGS
 )
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "a run, for its configuration and its model", flag_values=FLAGS
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "latest", "of --workdir: latest, best or a step", flag_values=FLAGS
+)
 _SET = flags.DEFINE_multi_string("set", [], "override: path=value, as for train", flag_values=FLAGS)
 _DATA = flags.DEFINE_list("data", [], "token datasets, in place of the configuration's", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "which split", flag_values=FLAGS)
@@ -35,23 +44,32 @@ _JSON = flags.DEFINE_bool("json", False, "print JSON", flag_values=FLAGS)
 
 def main(argv: list[str]) -> int:
     del argv
-    if _CONFIG.value is None:
+    if (_CONFIG.value is None) == (_WORKDIR.value is None):
+        none = _CONFIG.value is None
         raise UserError(
-            "which configuration?", where="command line", help="--config=t5/tiny, or a run directory"
+            "which configuration?" if none else "--config and --workdir exclude each other",
+            where="command line",
+            help="--config=t5/tiny, or a run directory",
         )
     from rich.console import Console
 
     from t5x_like import config, inspection, rendering
     from t5x_like.data.batches import Batches, Source, Split
 
-    run = config.load(_CONFIG.value, _SET.value)
+    run = config.load(_CONFIG.value or _WORKDIR.value or "", _SET.value)
     if _DATA.value:
         sources = tuple(Source(path=path) for path in _DATA.value)
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources))
     split: Split = "validation" if _SPLIT.value == "validation" else "train"
     batches = Batches(run.data, run.objective, run.batch_size, run.seed, split=split)
     run.objective.check(run.model, batches.vocabulary)
-    found = inspection.inspect(batches, _STEP.value)
+    model = params = None
+    if _WORKDIR.value and getattr(run.model, "head", None) == "detection":
+        from t5x_like.training import restore
+
+        trained, params = restore.restore_params(_WORKDIR.value, cli.read_step(_CHECKPOINT.value))
+        model = trained.model
+    found = inspection.inspect(batches, _STEP.value, model, params)
     title = f"{run.name}: batch {_STEP.value} of {split}, {run.batch_size} rows, seed {run.seed}"
     if _HTML.value:
         try:

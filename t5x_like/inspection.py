@@ -13,108 +13,37 @@ from typing import Any
 
 import numpy as np
 
+from t5x_like import inspection_encoder
 from t5x_like.data.batches import Batches, Origin
 from t5x_like.data.example import Batch, Vocabulary
 from t5x_like.data.tokenizers import Tokenizer
+from t5x_like.inspected import Example, Inspection, Piece, Row, Stream, clean
+from t5x_like.objectives.encoder import EncoderObjective
+from t5x_like.objectives.replaced_token_detection import ReplacedTokenDetection
 
 TEXTS = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
 """What people call a text of an example, and the feature that holds it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Consecutive tokens that look the same.
+def inspect(batches: Batches, step: int, model: Any = None, params: Any = None) -> Inspection:
+    """Batch `step`, row by row, with the text that each row was made from.
 
-    Attributes:
-      text: decoded, without control characters.
-      span: number of the hidden span that it stands for or belongs to; None outside spans.
-      special: a sentinel, a mode token or the end-of-sequence id.
-      counts: whether it counts in the loss (inputs never do, and are not dimmed for it).
+    Args:
+      model, params: an ELECTRA that was trained: then also what its generator puts in, and its discriminator finds.
     """
-
-    text: str
-    span: int | None = None
-    special: bool = False
-    counts: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One example of a row (a packed row has several).
-
-    Attributes:
-      source_tokens: of the window it was made from.
-      tokens: of each text, EOS included.
-      texts: `inputs` and `targets`, as far as the objective has them.
-      restored: whether the objective rebuilds the window from the two; None where it cannot, by its nature.
-      hidden: source tokens that the inputs do not show.
-      spans: lengths of the hidden spans.
-    """
-
-    source_tokens: int
-    tokens: dict[str, int]
-    texts: dict[str, tuple[Piece, ...]]
-    restored: bool | None
-    hidden: int
-    spans: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of the batch; `stream` is a number in `Inspection.streams`, None for a row that fills up a last batch."""
-
-    number: int
-    stream: int | None
-    examples: tuple[Example, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """Figures of the rows of one stream. `hidden` and `configured_hidden` are shares of the source tokens."""
-
-    name: str
-    summary: str
-    rate: float
-    rows: int
-    examples: int
-    hidden: float
-    configured_hidden: float | None
-    mean_span: float | None
-    configured_span: float | None
-    span_lengths: dict[int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Inspection:
-    """A batch.
-
-    Attributes:
-      slots: for each text, slots of a row.
-      padding: for each text, the share of slots that hold nothing.
-      restored, restorable: examples that came back as they were, and those that could.
-      loss_tokens: targets that count.
-    """
-
-    split: str
-    step: int
-    fingerprint: str
-    rows: tuple[Row, ...]
-    slots: dict[str, int]
-    padding: dict[str, float]
-    examples: int
-    restored: int
-    restorable: int
-    loss_tokens: int
-    streams: tuple[Stream, ...]
-
-
-def inspect(batches: Batches, step: int) -> Inspection:
-    """Batch `step`, row by row, with the text that each row was made from."""
     batch, origins = batches(step), batches.origins(step)
     rows = tuple(
         _row(number, {name: values[number] for name, values in batch.items()}, origin, batches.tokenizer)
         for number, origin in enumerate(origins)
     )
+    if isinstance(batches.objective, ReplacedTokenDetection) and params is not None:
+        more = inspection_encoder.judged(batches.objective, model, params, batch, batches.tokenizer)
+        rows = tuple(
+            dataclasses.replace(
+                row, examples=tuple(dataclasses.replace(e, texts={**e.texts, **texts}) for e in row.examples)
+            )
+            for row, texts in zip(rows, more, strict=True)
+        )
     examples = [example for row in rows for example in row.examples]
     slots = {text: batch[name].shape[1] for text, name in _tokens(batch)}
     filled = {text: sum(example.tokens[text] for example in examples) for text in slots}
@@ -129,7 +58,7 @@ def inspect(batches: Batches, step: int) -> Inspection:
         examples=len(examples),
         restored=sum(restored),
         restorable=len(restored),
-        loss_tokens=int(np.sum(batch["decoder_loss_weights"] > 0)) if "decoder_loss_weights" in batch else 0,
+        loss_tokens=int(np.sum(batches.objective.targets(batch)[1] > 0)),
         streams=tuple(_streams(batches, rows)),
     )
 
@@ -143,9 +72,12 @@ def _tokens(names: Iterable[str]) -> list[tuple[str, str]]:
 def _row(number: int, row: Batch, origin: Origin | None, tokenizer: Tokenizer) -> Row:
     if origin is None:
         return Row(number, None, ())
-    stream = origin.stream
+    stream, objective = origin.stream, origin.stream.objective
+    if isinstance(objective, EncoderObjective):
+        example = inspection_encoder.example(row, origin.tokens[0], objective, tokenizer)
+        return Row(number, origin.number, (example,))
     examples = [
-        _example(_segment(row, i, packed=stream.plan is not None), source, stream.objective, tokenizer)
+        _example(_segment(row, i, packed=stream.plan is not None), source, objective, tokenizer)
         for i, source in enumerate(origin.tokens, start=1)
     ]
     return Row(number, origin.number, tuple(examples))
@@ -259,7 +191,14 @@ def _streams(batches: Batches, rows: tuple[Row, ...]) -> Iterable[Stream]:
         examples = [example for row in mine for example in row.examples]
         source = sum(example.source_tokens for example in examples)
         spans = Counter(length for example in examples for length in example.spans)
-        density = getattr(objective, "noise_density", getattr(objective, "target_density", None))
+        names = ("noise_density", "target_density", "mask_rate")
+        density = next((getattr(objective, name) for name in names if hasattr(objective, name)), None)
+        totals = Counter[str]()
+        for example in examples:
+            totals.update(example.figures)
+        pairs = {"random_pairs": totals.pop("random_pairs", 0) / max(len(examples), 1)}
+        with_pairs = any("random_pairs" in example.figures for example in examples)
+        shares = {name: count / max(totals.total(), 1) for name, count in totals.items()}
         yield Stream(
             name=stream.name,
             summary=getattr(objective, "summary", type(objective).__name__),
@@ -271,14 +210,9 @@ def _streams(batches: Batches, rows: tuple[Row, ...]) -> Iterable[Stream]:
             mean_span=sum(n * c for n, c in spans.items()) / spans.total() if spans else None,
             configured_span=getattr(objective, "mean_span_length", None),
             span_lengths=dict(sorted(spans.items())),
+            shares=shares | (pairs if with_pairs else {}),
+            configured_shares=inspection_encoder.configured(objective),
         )
-
-
-def clean(text: str) -> str:
-    """Text without what could steer a terminal or turn a line around: control characters (ESC and C1 among them)
-    and bidirectional overrides are left out, line ends and tabs become spaces."""
-    text = text.translate({ord(c): " " for c in "\n\r\t\v\f\x85\u2028\u2029"})
-    return "".join(c for c in text if c.isprintable() or c == "\N{NO-BREAK SPACE}" or c == "\u3000")
 
 
 def to_data(inspection: Inspection, rows: int) -> dict[str, Any]:

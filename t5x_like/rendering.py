@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from t5x_like.inspection import Example, Inspection, Piece, Stream
+from t5x_like.inspected import Example, Inspection, Piece, Row, Stream
 
 COLOURS = ("green", "yellow", "magenta", "cyan", "red", "blue")
+FATES = {"masked": "green", "random": "red", "kept": "yellow", "replaced": "red"}
+"""Colours of tokens that are predicted or judged."""
+MARKS = {"random": "~", "kept": "=", "replaced": "~"}
+"""In front of such tokens where the text alone would not tell: on a printer, or for eyes that see few colours."""
+LEGEND = "~word stands in the place of another, =word stayed as it was; all of them and [MASK] are predicted"
 BORDER = "┃"
 """Between two examples that share a packed row."""
 
@@ -29,7 +34,7 @@ def to_terminal(inspection: Inspection, title: str, rows: int, console: Console)
     for row in inspection.rows[:rows]:
         put()
         put(Text(_row_title(inspection, row.number), "bold"))
-        for name in inspection.slots:
+        for name in _names(row):
             line = Text(f"  {name:8}")
             for number, example in enumerate(row.examples):
                 line.append(f" {BORDER}" if number else "", "bold reverse")
@@ -49,7 +54,7 @@ def to_terminal(inspection: Inspection, title: str, rows: int, console: Console)
 def _coloured(example: Example, name: str) -> Text:
     text = Text()
     for piece in example.texts[name]:
-        text.append(piece.text, _style(piece))
+        text.append(_marked(piece), _style(piece))
     return text
 
 
@@ -57,6 +62,10 @@ def _style(piece: Piece) -> str:
     style = "bold " if piece.special else ""
     if piece.span is not None:
         style += COLOURS[piece.span % len(COLOURS)]
+    if piece.fate is not None:
+        style += FATES[piece.fate]
+    if piece.segment:
+        style += " italic"
     return (style if piece.counts else style + " dim").strip()
 
 
@@ -71,8 +80,10 @@ p.text { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere }
 td { padding: .1rem 1.5rem .1rem 0; vertical-align: top } pre { line-height: 1.15 }
 .s0 { background: #bbf7d0 } .s1 { background: #fde68a } .s2 { background: #f5d0fe } .s3 { background: #a5f3fc }
 .s4 { background: #fecaca } .s5 { background: #bfdbfe }
+.masked { background: #bbf7d0 } .random, .replaced { background: #fecaca } .kept { background: #fde68a }
+.second { border-bottom: 2px solid #60a5fa }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd }
-  .s0, .s1, .s2, .s3, .s4, .s5 { color: #111 } }
+  .s0, .s1, .s2, .s3, .s4, .s5, .masked, .random, .replaced, .kept { color: #111 } }
 """
 
 
@@ -81,7 +92,7 @@ def to_html(inspection: Inspection, title: str, rows: int) -> str:
     body = [f"<h1>{html.escape(title)}</h1>"]
     for row in inspection.rows[:rows]:
         body.append(f"<h2>{html.escape(_row_title(inspection, row.number))}</h2>")
-        for name in inspection.slots:
+        for name in _names(row):
             texts = "<span class=border> ┃</span>".join(
                 "".join(map(_span, example.texts[name])) for example in row.examples
             )
@@ -104,11 +115,26 @@ def _span(piece: Piece) -> str:
     names = [name for name, on in (("special", piece.special), ("dim", not piece.counts)) if on]
     if piece.span is not None:
         names.append(f"s{piece.span % len(COLOURS)}")
-    text = html.escape(piece.text)
+    if piece.fate is not None:
+        names.append(piece.fate)
+    if piece.segment:
+        names.append("second")
+    text = html.escape(_marked(piece))
     return f'<span class="{" ".join(names)}">{text}</span>' if names else text
 
 
 # ---- both ---------------------------------------------------------------------------------------
+
+
+def _names(row: Row) -> list[str]:
+    """The texts that a row has."""
+    return list(dict.fromkeys(name for example in row.examples for name in example.texts))
+
+
+def _marked(piece: Piece) -> str:
+    mark = MARKS.get(piece.fate or "", "")
+    space = " " * piece.text.startswith(" ")
+    return f"{space}{mark}{piece.text[len(space) :]}" if mark else piece.text
 
 
 def facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
@@ -122,6 +148,8 @@ def facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
     lost = inspection.examples - kept
     way_back = f"{inspection.restored} of {kept} examples: inputs and targets rebuild the source text"
     yield "round trip", way_back + (f"; {lost} cannot, by their objective" if lost else "")
+    if any(stream.shares for stream in inspection.streams):
+        yield "marks", LEGEND
     yield "data", f"fingerprint {inspection.fingerprint}"
 
 
@@ -143,7 +171,9 @@ def _row_title(inspection: Inspection, number: int) -> str:
         if True in states
         else ""
     )
-    return f"row {number}: {several}{source} tokens of {inspection.streams[row.stream].name} -> {tokens}{rebuilt}"
+    notes = "".join(f"; {note}" for e in row.examples for note in e.notes)
+    name = inspection.streams[row.stream].name
+    return f"row {number}: {several}{source} tokens of {name} -> {tokens}{rebuilt}{notes}"
 
 
 def _stream_title(stream: Stream) -> str:
@@ -153,6 +183,12 @@ def _stream_title(stream: Stream) -> str:
     if stream.mean_span is not None:
         configured = "" if stream.configured_span is None else f" (configured {stream.configured_span:g})"
         words.append(f"spans of {stream.mean_span:.2f} tokens on average{configured}")
+    for name, share in stream.shares.items():
+        wanted = stream.configured_shares.get(name)
+        words.append(
+            f"{share:.1%} {name.replace('_', ' ')}"
+            + ("" if wanted is None else f" (configured {wanted:.1%})")
+        )
     return "; ".join(words)
 
 

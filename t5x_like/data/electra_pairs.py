@@ -11,12 +11,12 @@ from jaxtyping import Bool, Int64, Integer
 from t5x_like.data import counter, framing, windows
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Vocabulary, Windows
-from t5x_like.data.pairs import check_duplicates, check_room, sentences_for
-from t5x_like.data.sentence_table import Sentences, chain, narrow
+from t5x_like.data.sentence_table import Sentences, chain, check_duplicates, check_room, narrow
 from t5x_like.data.token_dataset import TokenSplit
-from t5x_like.data.windows import WindowIndex, within
+from t5x_like.data.windows import WindowIndex
 
 _SHORT, _TARGET, _SINGLE, _COIN = range(1, 5)  # salts of a block's draws
+_ALL = 100_000  # tokens that the first segment aims at where it is to have all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,8 @@ class ElectraPairs:
         """
         self.check()
         check_room(self.capacity(length), length, 3)
-        sentences = sentences_for(split, vocabulary, type(self).__name__, next_sentence=False)
+        framing.check(vocabulary)
+        sentences = Sentences.of(split, type(self).__name__)
         keys = np.array([counter.fold(key, n) for n in range(1 if cover else self.duplicates)])
         parts = [self._pass(sentences, length, one) for one in keys]
         begins, ends = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -107,8 +108,8 @@ class ElectraBlocks:
     def lengths(self) -> Int64[np.ndarray, "N"]:
         """Tokens of every block, both segments; it deals all of them, a few million a second."""
         parts = [np.zeros(0, np.int64)]
-        for low in range(0, self.count, 1 << 16):
-            _, first, second = self._deal(np.arange(low, min(low + (1 << 16), self.count)))
+        for low in range(0, self.count, 1 << 12):
+            *_, first, second = self._deal(np.arange(low, min(low + (1 << 12), self.count)))
             parts.append(first + second)
         return np.concatenate(parts)
 
@@ -122,25 +123,30 @@ class ElectraBlocks:
     ) -> Windows:
         """See `WindowIndex.windows`: both segments without a gap. The same blocks in every epoch."""
         del epoch_keys
-        (row, source, target, size), first, second = self._deal(index)
-        starts = self.sentences.bounds[self.begins[index]]
+        source, target, size, first, second = self._deal(index)
+        row, which = np.nonzero(size)
+        flat = row * (width := self.length - framing.num_special(pair=False)) + target[row, which]
+        order = np.argsort(flat)  # the second segment's sentences stand behind the first's
+        # From a place of the window to its place in the block: one distance for each sentence, so add up its changes.
+        distance = (source - target)[row, which][order]
+        change = np.zeros(len(index) * width, np.int64)
+        change[flat[order]] = np.diff(distance, prepend=0)
+        place = np.arange(width)
+        columns = place + np.cumsum(change).reshape(-1, width)
         # All sentences but the last of a block begin before the target, so twice the length holds what is used.
-        reach = np.zeros(len(index), np.int64)
-        np.maximum.at(reach, row, source + size)
+        reach = (source + size).max(axis=1, initial=1, where=size > 0)
+        starts = self.sentences.bounds[self.begins[index]]
         found = windows.read(
             self.split, starts, reach, int(reach.max(initial=1)), vocabulary, needs, is_word_start
         )
-        width = self.length - framing.num_special(pair=False)
-        columns = np.full((len(index), width), -1)
-        columns[np.repeat(row, size), np.repeat(target, size) + within(size)] = np.repeat(
-            source, size
-        ) + within(size)
+        inside = place < (first + second)[:, None]
+        columns[~inside] = 0
 
         def dealt(values: np.ndarray | None, elsewhere: int | bool) -> np.ndarray | None:
             if values is None:
                 return None
-            taken = np.take_along_axis(values, np.maximum(columns, 0), axis=1)
-            return np.where(columns >= 0, taken, values.dtype.type(elsewhere))
+            taken = np.take_along_axis(values, columns, axis=1)
+            return np.where(inside, taken, values.dtype.type(elsewhere))
 
         tokens = dealt(found.tokens, vocabulary.pad)
         assert tokens is not None
@@ -156,40 +162,39 @@ class ElectraBlocks:
 
     def _deal(
         self, index: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-        """The sentences of blocks `index` [B] that are used: (row, place in the block, place in the window, tokens)
-        of each, and the tokens of both segments [B], [B]."""
+    ) -> tuple[
+        Int64[np.ndarray, "B S"],
+        Int64[np.ndarray, "B S"],
+        Int64[np.ndarray, "B S"],
+        Int64[np.ndarray, "B"],
+        Int64[np.ndarray, "B"],
+    ]:
+        """For the sentences of blocks `index`: where each begins in its block and in its window, and its tokens there
+        (0 where none is left or there is no sentence); the tokens of the first and second segments."""
         key = self.keys[np.searchsorted(self.firsts, index, side="right") - 1]
         begin, end = self.begins[index].astype(np.int64), self.ends[index].astype(np.int64)
-        aim = targets(key, begin, self.length)
-        aim = np.where(counter.uniform_at(key, begin, _SINGLE) < 0.1, 100_000, (aim - 3) // 2)
-        start = self.sentences.bounds[begin]
+        half = (targets(key, begin, self.length) - 3) // 2
+        aim = np.where(counter.uniform_at(key, begin, _SINGLE) < 0.1, _ALL, half)
+        sentence = np.minimum(begin[:, None] + np.arange(int((end - begin).max(initial=1))), end[:, None])
+        bounds = self.sentences.bounds
+        source = bounds[sentence] - bounds[begin][:, None]
+        size = bounds[np.minimum(sentence + 1, end[:, None])] - bounds[sentence]
+        coin = counter.uniform_at(key[:, None], sentence, _COIN) < 0.5
+        target, to_second = np.zeros_like(source), np.zeros(source.shape, bool)
         first, second = np.zeros_like(begin), np.zeros_like(begin)
-        rows, sources, targets_, sizes, sides = [], [], [], [], []
-        row = np.arange(len(index))
-        sentence = begin
-        while len(row):
-            low, high = self.sentences.bounds[sentence[row]], self.sentences.bounds[sentence[row] + 1]
-            size, one, two, most = high - low, first[row], second[row], aim[row]
-            coin = counter.uniform_at(key[row], sentence[row], _COIN) < 0.5
-            to_first = (one == 0) | (one + size < most) | ((two == 0) & (one < most) & coin)
-            rows.append(row)
-            sources.append(low - start[row])
-            targets_.append(np.where(to_first, one, two))
-            sizes.append(size)
-            sides.append(~to_first)
-            first[row] += np.where(to_first, size, 0)
-            second[row] += np.where(to_first, 0, size)
-            sentence = sentence + 1
-            row = row[sentence[row] < end[row]]
+        for n in range(source.shape[1]):
+            fits = (first == 0) | (first + size[:, n] < aim)
+            fits |= (second == 0) & (first < aim) & coin[:, n]
+            target[:, n] = np.where(fits, first, second)
+            to_second[:, n] = ~fits
+            first += np.where(fits, size[:, n], 0)
+            second += np.where(fits, 0, size[:, n])
         first = np.minimum(first, self.length - 2)
         second = np.minimum(second, np.maximum(self.length - 3 - first, 0))
-        row, source, target, size, side = (np.concatenate(c) for c in (rows, sources, targets_, sizes, sides))
-        room = np.where(side, second[row], first[row])
-        size = np.clip(room - target, 0, size)  # what is behind the end of its segment is cut
-        target = target + np.where(side, first[row], 0)
-        used = size > 0
-        return (row[used], source[used], target[used], size[used]), first, second
+        room = np.where(to_second, second[:, None], first[:, None]) - target
+        target += np.where(to_second, first[:, None], 0)
+        size = np.clip(room, 0, size)  # what is behind its segment's end is cut
+        return source, target, size, first, second
 
 
 def targets(key: Keys, begin: np.ndarray, length: int) -> Int64[np.ndarray, "B"]:

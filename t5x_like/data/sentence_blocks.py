@@ -13,8 +13,7 @@ from jaxtyping import Bool, Int64, Integer
 from t5x_like.data import framing, windows
 from t5x_like.data.counter import Keys
 from t5x_like.data.example import Vocabulary, Windows
-from t5x_like.data.pairs import check_room
-from t5x_like.data.sentence_table import Sentences, chain, narrow
+from t5x_like.data.sentence_table import Sentences, chain, check_room, narrow
 from t5x_like.data.token_dataset import TokenSplit
 from t5x_like.data.windows import Isolated, Joined, WindowIndex
 

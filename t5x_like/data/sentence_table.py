@@ -107,3 +107,27 @@ def narrow(values: np.ndarray) -> np.ndarray:
     """The same numbers (none negative) as uint16, uint32 or int64, whichever is the smallest that holds them."""
     largest = int(values.max(initial=0))
     return values.astype(np.uint16 if largest < 1 << 16 else np.uint32 if largest < 1 << 32 else np.int64)
+
+
+# ---- what all input formats refuse ----------------------------------------------------------------
+
+
+def check_room(capacity: int, length: int, least: int) -> int:
+    """`capacity`, or `UserError` where it is below `least` tokens."""
+    if capacity < least:
+        raise UserError(
+            f"rows of {length} places have room for {max(capacity, 0)} tokens beside the special ids; "
+            f"these inputs need {least}",
+            where="objective.length",
+            help=f"objective.length={length - capacity + least} or more",
+        )
+    return capacity
+
+
+def check_duplicates(duplicates: int) -> None:
+    """Raises `UserError` unless there is a pass over the corpus."""
+    if duplicates < 1:
+        raise UserError(
+            f"duplicates is {duplicates}; an epoch has at least 1 pass over the text",
+            where="objective.inputs.duplicates",
+        )

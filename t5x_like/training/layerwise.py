@@ -85,7 +85,7 @@ class LayerWise:
 
 
 _LAYER = re.compile(r"(?:^|/)layers(?:_(\d+))?/")
-_EMBEDDINGS = re.compile(r"(?:^|/)embed[^/]*/")
+_EMBEDDINGS = re.compile(r"(?:^|/)(?:embeddings|projection)/")
 
 
 def _layers(keys: Any, p: Array, names: tuple[str | None, ...]) -> int:

@@ -30,7 +30,7 @@ from t5x_like.training import partitioning, start
 from t5x_like.training import state as states
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.interrupts import Interrupts
-from t5x_like.training.meter import Meter, mean, step_flops
+from t5x_like.training.meter import Meter, mean
 from t5x_like.training.metrics import Metrics
 from t5x_like.training.progress import Eta, Progress, duration, quantity
 from t5x_like.training.run import Run, to_json
@@ -67,7 +67,7 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
             return Exit.DONE
         setup = set_up(run, directory, record)
         store.sweep(record)
-        print(first_screen(run, setup.batches, setup.mesh, directory, setup.start))
+        print(first_screen(run, setup, directory))
         for change in changes:
             print(f"changed    {change}")
         loop = _Loop(run, directory, setup, store, interrupts)
@@ -100,7 +100,7 @@ class _Loop:
     def __init__(self, run: Run, directory: RunDir, setup: Setup, store: Store, interrupts: Interrupts):
         self.config, self.directory, self.setup = run, directory, setup
         self.store, self.interrupts = store, interrupts
-        self.eta, self.progress = Eta(), Progress(setup.start, run.steps)
+        self.stage, self.eta, self.progress = setup.ahead[0], Eta(), Progress(setup.start, run.steps)
         self.metrics = Metrics(directory, setup.start)
         self.validated: tuple[int, float | None] = (-1, None)
         self.told_saved: int | None = None
@@ -108,49 +108,76 @@ class _Loop:
 
     def run(self, record: Record | None) -> Exit:
         """Steps from the record (or from 0) to the end of the run, or to an interrupt."""
-        run, setup = self.config, self.setup
-        features = setup.batches.features
-        with (
-            contextlib.closing(self.metrics),
-            prefetch(
-                setup.batches, setup.start, run.steps, setup.rows, run.data.workers, run.data.prefetch
-            ) as stream,
-            concurrent.futures.ThreadPoolExecutor(1) as pool,
-        ):
-            compiling = pool.submit(self._compile)  # while the first batches are made and the state is read
-            state, told = start.begin(run, setup.mesh, self.store, record)
-            print(*told, sep="\n", flush=True)
-            self.directory.event("resumed" if record else "started", step=setup.start, told=told)
-            self.meter = Meter(
-                record.tokens if record else 0,
-                int(jax.device_get(state.skipped)),
-                step_flops(run.model, features, run.batch_size),
-                setup.batches.vocabulary.pad,
-                features,
-                run.objective.terms,
-            )
-            with self.progress:
-                self.progress.phase("compiling")
-                train_step = compiling.result()
-                self.progress.phase(None)
-                self.meter.reset_clock()
-                return self._finish(*self._steps(train_step, state, stream))
+        setup, data = self.setup, self.config.data
+        step, state = setup.start, None
+        with contextlib.closing(self.metrics), contextlib.ExitStack() as shown:
+            for self.stage in setup.ahead:
+                stage = self.stage
+                with (
+                    prefetch(
+                        stage.batches, step, stage.stop, stage.rows, data.workers, data.prefetch
+                    ) as stream,
+                    concurrent.futures.ThreadPoolExecutor(1) as pool,
+                ):
+                    compiling = pool.submit(
+                        self._compile
+                    )  # while first batches are made and the state is read
+                    if state is None:
+                        state = self._begin(record)
+                        shown.enter_context(self.progress)
+                    else:
+                        self._turn(step)
+                    self.progress.phase("compiling")
+                    train_step = compiling.result()
+                    self.progress.phase(None)
+                    self.meter.reset_clock()
+                    step, state = self._steps(train_step, step, state, stream)
+                if self.interrupts.raised:
+                    break
+            assert state is not None
+            return self._finish(step, state)
+
+    def _begin(self, record: Record | None) -> TrainState:
+        """The state to start from, told; the meter."""
+        run, setup, stage = self.config, self.setup, self.stage
+        state, told = start.begin(run, setup.mesh, self.store, record)
+        print(*told, sep="\n", flush=True)
+        self.directory.event("resumed" if record else "started", step=setup.start, told=told)
+        self.meter = Meter(
+            record.tokens if record else 0,
+            int(jax.device_get(state.skipped)),
+            stage.flops,
+            stage.batches.vocabulary.pad,
+            stage.batches.features,
+            stage.run.objective.terms,
+        )
+        return state
+
+    def _turn(self, step: int) -> None:
+        """From one stage to the next."""
+        stage, objective = self.stage, self.stage.run.objective
+        self.meter.turn(stage.flops, stage.batches.features, objective.terms)
+        what = f"{objective.summary}, {stage.run.batch_size} examples"
+        self.directory.event("phase", step=step, what=what)
+        self.progress.say(f"from step {step:,} on: {what}")
 
     def _compile(self) -> Any:
         """The train step for this very state and batch, ahead of their existence."""
-        run, setup = self.config, self.setup
-        wanted = states.abstract(run.model, run.optimizer, run.schedule.over(run.steps), setup.mesh)
-        sharding = partitioning.batch_sharding(setup.mesh)
+        run, stage, mesh = self.stage.run, self.stage, self.setup.mesh
+        wanted = states.abstract(run.model, run.optimizer, run.schedule.over(run.steps), mesh)
+        sharding = partitioning.batch_sharding(mesh)
         batch = {
             name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
-            for name, feature in setup.batches.features.items()
+            for name, feature in stage.batches.features.items()
         }
-        return setup.train_step.lower(wanted, batch).compile()
+        return stage.train_step.lower(wanted, batch).compile()
 
-    def _steps(self, train_step: TrainStep, state: TrainState, stream: Prefetch) -> tuple[int, TrainState]:
-        """The loop itself; returns the step it came to, and its state."""
-        step, before = self.setup.start, None
-        while step < self.config.steps and not self.interrupts.raised:
+    def _steps(
+        self, train_step: TrainStep, step: int, state: TrainState, stream: Prefetch
+    ) -> tuple[int, TrainState]:
+        """The loop itself, for one stage; returns the step it came to, and its state."""
+        before = None
+        while step < self.stage.stop and not self.interrupts.raised:
             if step > self.setup.start:
                 self._visit(step, state)
             asked = time.perf_counter()
@@ -164,6 +191,7 @@ class _Loop:
                 self._report(step)
             self.meter.add(sums, batch, waited)
             step, before = step + 1, sums
+        self._report(step)
         return step, state
 
     def _visit(self, step: int, state: TrainState) -> None:
@@ -205,10 +233,11 @@ class _Loop:
             return
         steps, skipped = meter.steps, meter.skipped
         values, seconds = meter.report()
-        self.eta.stepped(steps, seconds)
+        self.eta.stepped(steps * self.stage.flops, seconds)
         self.metrics.write(step, "train", values)
         every = run.evaluation.every
-        left = self.eta.seconds(run.steps - step, -(-run.steps // every) - step // every if every else 0)
+        work = sum(s.flops * max(s.stop - max(s.start, step), 0) for s in self.setup.stages)
+        left = self.eta.seconds(work, -(-run.steps // every) - step // every if every else 0)
         self.progress.update(
             step,
             loss=f"{values['loss']:.4g}",
@@ -239,15 +268,15 @@ class _Loop:
         )
 
     def _validate(self, step: int, state: TrainState) -> None:
-        if self.setup.validation is None:
+        if self.stage.validation is None:
             return
         self._report(step)
         self.progress.phase("validating")
         began = time.perf_counter()
         values = validate(
-            self.setup.eval_step,
+            self.stage.eval_step,
             state.params,
-            self.setup.validation,
+            self.stage.validation,
             self.setup.mesh,
             self.config.evaluation.batches,
         )
@@ -268,8 +297,8 @@ class _Loop:
             tokens=self.meter.tokens_seen,
             validation_loss=self.validated[1] if self.validated[0] == step else None,
             config=start.config_hash(to_json(self.config)),
-            tokenizer=self.setup.batches.tokenizer_fingerprint,
-            data=self.setup.batches.fingerprint,
+            tokenizer=self.setup.stages[0].batches.tokenizer_fingerprint,
+            data=self.setup.stages[0].batches.fingerprint,
         )
         self.progress.phase("saving")
         self.store.save(record, state)

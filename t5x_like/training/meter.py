@@ -65,11 +65,15 @@ class Meter:
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.tokens_seen, self.nonfinite_in_a_row, self.skipped = tokens_seen, 0, skipped
-        self._flops, self._pad, self._names, self._clock = flops, pad, token_features(features), clock
-        self._terms = terms
+        self._pad, self._clock = pad, clock
+        self.turn(flops, features, terms)
         self._sums: list[Losses] = []
         self._tokens = self._slots = 0
         self._waited, self._since = 0.0, clock()
+
+    def turn(self, flops: float, features: dict[str, Feature], terms: dict[str, float]) -> None:
+        """The steps from here on are of another phase. Those before must have been reported."""
+        self._flops, self._names, self._terms = flops, token_features(features), terms
 
     @property
     def steps(self) -> int:

@@ -25,27 +25,28 @@ class Eta:
     """The time a run still takes, from what its parts took so far.
 
     Steps and evaluations are timed apart, because a run often begins with many steps and no evaluation. Saves
-    run beside the steps and show in their time.
+    run beside the steps and show in their time. Work is steps, or what else steps are alike in: where a run
+    changes its length on the way, their FLOPs.
     """
 
     def __init__(self) -> None:
-        self.steps, self._seconds, self._evaluations, self._evaluation_seconds = 0, 0.0, 0, 0.0
+        self.work, self._seconds, self._evaluations, self._evaluation_seconds = 0.0, 0.0, 0, 0.0
 
-    def stepped(self, steps: int, seconds: float) -> None:
-        """`steps` steps took `seconds`, evaluations not counted."""
-        self.steps += steps
+    def stepped(self, work: float, seconds: float) -> None:
+        """Steps of that much work took `seconds`, evaluations not counted."""
+        self.work += work
         self._seconds += seconds
 
     def evaluated(self, seconds: float) -> None:
         self._evaluations += 1
         self._evaluation_seconds += seconds
 
-    def seconds(self, steps_left: int, evaluations_left: int) -> float | None:
+    def seconds(self, work_left: float, evaluations_left: int) -> float | None:
         """None while nothing is known."""
-        if not self.steps:
+        if not self.work:
             return None
         evaluation = self._evaluation_seconds / self._evaluations if self._evaluations else 0.0
-        return steps_left * self._seconds / self.steps + evaluations_left * evaluation
+        return work_left * self._seconds / self.work + evaluations_left * evaluation
 
 
 class Progress:

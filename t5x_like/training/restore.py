@@ -16,6 +16,7 @@ from t5x_like.training.run_dir import RunDir
 
 def restore_params(run_dir: str | Path, step: int | Literal["latest", "best"] = "latest") -> tuple[Run, Any]:
     """The configuration and the parameters of a run, on the default device: for evaluate, infer and export.
+    Of a run with phases, the configuration is that of the checkpoint's phase.
 
     Raises:
       UserError: no run, no such checkpoint, a damaged one, or one of another model.
@@ -39,7 +40,7 @@ def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh 
 def open_run(
     run_dir: str | Path, step: int | Literal["latest", "best"] = "latest"
 ) -> tuple[Run, Store, Record]:
-    """The configuration of a run, its checkpoints, and the record of one of them."""
+    """The configuration of a run at one of its checkpoints (`Run.at`), its checkpoints, and the record of that one."""
     directory = RunDir(run_dir)
     if not directory.config.is_file():
         raise UserError(
@@ -50,4 +51,5 @@ def open_run(
         )
     run = read_run(directory.config)
     store = Store(directory.checkpoints)
-    return run, store, store.find(step)
+    record = store.find(step)
+    return run.at(record.step), store, record

@@ -14,12 +14,14 @@ from pathlib import Path
 from t5x_like import typed
 from t5x_like.data.batches import Data
 from t5x_like.errors import Exit, UserError
+from t5x_like.models.electra import Electra
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.t5 import T5
 from t5x_like.objectives.deshuffling import Deshuffling
 from t5x_like.objectives.iid_denoising import IidDenoising
 from t5x_like.objectives.masked_lm import MaskedLM
 from t5x_like.objectives.prefix_lm import LanguageModel, PrefixLM
+from t5x_like.objectives.replaced_token_detection import ReplacedTokenDetection
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.objectives.ul2 import MixtureOfDenoisers
 from t5x_like.training.checkpoints import Checkpoints
@@ -27,9 +29,16 @@ from t5x_like.training.optimizers import Adafactor, AdamW, Lamb, LayerWise, Opta
 from t5x_like.training.partitioning import Mesh
 from t5x_like.training.schedules import Constant, Cosine, Linear, Rsqrt, WarmupStableDecay
 
-Model = T5 | Encoder
+Model = T5 | Encoder | Electra
 Objective = (
-    SpanCorruption | IidDenoising | Deshuffling | PrefixLM | LanguageModel | MixtureOfDenoisers | MaskedLM
+    SpanCorruption
+    | IidDenoising
+    | Deshuffling
+    | PrefixLM
+    | LanguageModel
+    | MixtureOfDenoisers
+    | MaskedLM
+    | ReplacedTokenDetection
 )
 Optimizer = Adafactor | AdamW | Lamb | LayerWise | Optax
 Schedule = Constant | Rsqrt | Cosine | Linear | WarmupStableDecay
@@ -125,7 +134,8 @@ class Run:
         """(first step, end, `at` there) of each stretch between two changes; phases behind the end never come."""
         starts = [0, *(phase.start for phase in self.phases if phase.start < self.steps)]
         return [
-            (start, stop, self.at(start)) for start, stop in zip(starts, [*starts[1:], self.steps], strict=True)
+            (start, stop, self.at(start))
+            for start, stop in zip(starts, [*starts[1:], self.steps], strict=True)
         ]
 
 
@@ -203,10 +213,10 @@ def _validate_stage(run: Run, prefix: str) -> None:
 
 @contextlib.contextmanager
 def located(prefix: str) -> Iterator[None]:
-    """Puts `prefix` before the place that a mistake is said to be in."""
+    """Puts `prefix` before the field that a mistake is said to be in, where that is one of a phase's."""
     try:
         yield
     except UserError as e:
-        if prefix and e.where:
+        if prefix and e.where and e.where.split(".")[0] in typed.fields(Phase):
             raise UserError(e.what, where=prefix + e.where, help=e.help, code=e.code) from None
         raise

@@ -4,49 +4,62 @@ from __future__ import annotations
 
 import textwrap
 
-import jax
-
 from t5x_like.data.batches import Batches
-from t5x_like.training.meter import step_flops, token_features
+from t5x_like.training.meter import token_features
 from t5x_like.training.progress import quantity
 from t5x_like.training.run import Run
 from t5x_like.training.run_dir import RunDir
+from t5x_like.training.setup import Setup, Stage
 
 WIDTH = 110
 
 
-def first_screen(run: Run, batches: Batches, mesh: jax.sharding.Mesh, directory: RunDir, start: int) -> str:
+def first_screen(run: Run, setup: Setup, directory: RunDir) -> str:
     """At most 20 lines; what the run starts from is told below them."""
-    features = batches.features
-    slots = run.batch_size * sum(features[name].shape[0] for name in token_features(features))
-    tokens = sum(
-        split.num_tokens for split in {id(s.windows.split): s.windows.split for s in batches.streams}.values()
-    )
+    first, mesh = setup.stages[0], setup.mesh
+    by_source = first.batches.streams[:: len(first.run.objective.parts())]
+    tokens = {
+        (source.path, name := source.split or run.data.train_split): stream.dataset.split(name).num_tokens
+        for source, stream in zip(run.data.sources, by_source, strict=True)
+    }
     kinds = {device.device_kind for device in mesh.devices.flat}
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
-    flops = step_flops(run.model, features, run.batch_size)
-    epochs = run.steps * run.batch_size / batches.examples_per_epoch
+    epochs = sum(
+        (stage.stop - stage.start) * stage.run.batch_size / stage.batches.examples_per_epoch
+        for stage in setup.stages
+    )
     sources = ", ".join(source.path for source in run.data.sources)
-    schedule = _call(run.schedule)
     lines = [
         ("run", f"{run.name}, seed {run.seed}, in {directory.path}"),
         ("model", f"{type(run.model).__name__}, {run.model.num_params():,} parameters, {run.model.dtype}"),
-        ("objective", getattr(run.objective, "summary", type(run.objective).__name__)),
-        ("data", f"{quantity(tokens)} tokens, fingerprint {batches.fingerprint[:12]}, {sources}"),
+        ("objective", first.run.objective.summary),
         (
-            "batch",
-            f"{run.batch_size} examples, {quantity(slots)} token slots"
-            + (f", in {run.microbatches} microbatches" if run.microbatches > 1 else "")
-            + (", packed" if run.data.pack else ""),
+            "data",
+            f"{quantity(sum(tokens.values()))} tokens, fingerprint {first.batches.fingerprint[:12]}, {sources}",
         ),
+        ("batch", _batch(first)),
         ("mesh", f"{axes}; {mesh.devices.size} x {', '.join(sorted(kinds))}"),
-        ("optimizer", f"{_call(run.optimizer)}, {schedule}"),
-        ("steps", f"{run.steps:,} = {epochs:.3g} epochs, {quantity(flops)} model FLOPs each"),
+        ("optimizer", f"{_call(run.optimizer)}, {_call(run.schedule)}"),
+        ("steps", f"{run.steps:,} = {epochs:.3g} epochs, {quantity(first.flops)} model FLOPs each"),
     ]
-    if start < run.steps:
-        lines += _examples(batches, start)
+    for stage in setup.stages[1:4]:
+        told = f"{stage.run.objective.summary}; {_batch(stage)}, {quantity(stage.flops)} FLOPs a step"
+        lines.append(("then", f"from step {stage.start:,}: {told}"))
+    if len(setup.stages) > 4:
+        lines.append(("", f"and {len(setup.stages) - 4} phases more"))
+    if setup.start < run.steps:
+        lines += _examples(setup.ahead[0].batches, setup.start)
     return "\n".join(
         f"{label:<10} {textwrap.shorten(text, WIDTH - 11, placeholder=' ...')}" for label, text in lines
+    )
+
+
+def _batch(stage: Stage) -> str:
+    features, run = stage.batches.features, stage.run
+    slots = run.batch_size * sum(features[name].shape[0] for name in token_features(features))
+    parts = f", in {run.microbatches} microbatches" if run.microbatches > 1 else ""
+    return f"{run.batch_size} examples, {quantity(slots)} token slots{parts}" + (
+        ", packed" if run.data.pack else ""
     )
 
 

@@ -10,39 +10,57 @@ from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
 from t5x_like.training import partitioning, start
 from t5x_like.training.checkpoints import Record
-from t5x_like.training.run import Run, describe, to_json
+from t5x_like.training.meter import step_flops
+from t5x_like.training.run import Run, describe, located, to_json
 from t5x_like.training.run_dir import RunDir
 from t5x_like.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What a run needs apart from its state.
+class Stage:
+    """What the steps between two changes of a run need apart from its state.
 
     Attributes:
+      run: as it is there (`Run.at`).
+      start, stop: steps.
       rows: of the global batch, that this host feeds.
       validation: None where the run never validates.
-      start: the step that the run starts or resumes from.
     """
 
-    mesh: jax.sharding.Mesh
+    run: Run
+    start: int
+    stop: int
     rows: slice
     batches: Batches
     validation: Batches | None
     train_step: TrainStep
     eval_step: EvalStep
+
+    @property
+    def flops(self) -> float:
+        """Of the matrix products of one step."""
+        return step_flops(self.run.model, self.batches.features, self.run.batch_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All stages of a run, in order, and the step that it starts or resumes from."""
+
+    mesh: jax.sharding.Mesh
+    stages: tuple[Stage, ...]
     start: int
+
+    @property
+    def ahead(self) -> tuple[Stage, ...]:
+        """The stages that are not over: at least the last."""
+        return tuple(stage for stage in self.stages if stage.stop > self.start) or self.stages[-1:]
 
 
 def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
     """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk."""
     mesh = run.mesh.build()
-    partitioning.check_batch(run.batch_size, run.microbatches, mesh)
-    batches = Batches(run.data, run.objective, run.batch_size, run.seed)
-    run.objective.check(run.model, batches.vocabulary)
-    validation = None
-    if run.evaluation.every:
-        validation = Batches(run.data, run.objective, run.batch_size, run.seed, split="validation")
+    stages = tuple(_stage(run, number, mesh) for number in range(len(run.stages())))
+    batches = stages[0].batches
     if record is not None:
         start.check_data(record, batches, directory)
     try:
@@ -52,15 +70,28 @@ def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
         raise UserError(
             f"the run directory cannot be written: {e}", where=str(directory.path), code=Exit.CANNOT_WRITE
         ) from None
-    return Setup(
-        mesh=mesh,
-        rows=partitioning.host_rows(run.batch_size, mesh),
+    return Setup(mesh=mesh, stages=stages, start=record.step if record else 0)
+
+
+def _stage(run: Run, number: int, mesh: jax.sharding.Mesh) -> Stage:
+    begins, ends, now = run.stages()[number]
+    with located(f"phases.{number - 1}." if number else ""):
+        partitioning.check_batch(now.batch_size, now.microbatches, mesh)
+        batches = Batches(now.data, now.objective, now.batch_size, now.seed)
+        now.objective.check(now.model, batches.vocabulary)
+        validation = None
+        if now.evaluation.every:
+            validation = Batches(now.data, now.objective, now.batch_size, now.seed, split="validation")
+    return Stage(
+        run=now,
+        start=begins,
+        stop=ends,
+        rows=partitioning.host_rows(now.batch_size, mesh),
         batches=batches,
         validation=validation,
         train_step=make_train_step(
-            run.model, run.objective, run.optimizer, run.schedule.over(run.steps), mesh,
-            microbatches=run.microbatches, seed=run.seed, clip_global_norm=run.clip_global_norm,
+            now.model, now.objective, now.optimizer, now.schedule.over(run.steps), mesh,
+            microbatches=now.microbatches, seed=now.seed, clip_global_norm=now.clip_global_norm,
         ),
-        eval_step=make_eval_step(run.model, run.objective, mesh),
-        start=record.step if record else 0,
+        eval_step=make_eval_step(now.model, now.objective, mesh),
     )  # fmt: skip

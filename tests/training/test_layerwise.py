@@ -21,7 +21,8 @@ def tree(leaf):
     }
     return {
         "encoder": {
-            "embeddings": {"word": leaf(5, 2), "project": {"kernel": leaf(2, 2)}},
+            "embeddings": {"word": {"embedding": leaf(5, 2)}},
+            "projection": {"kernel": leaf(2, 2)},
             **layers,
             "pooler": {"kernel": leaf(2, 2)},
         },
@@ -45,7 +46,8 @@ SCANNED_AXES["encoder"]["layers"] = {
 def test_exponents_by_hand(rule, embeddings, layers, head):
     found = LayerWise(decay=0.5, rule=rule).factors(PARAMS, AXES)
     wanted = jax.tree.map(lambda _: 0.5**head, PARAMS)
-    wanted["encoder"]["embeddings"] = jax.tree.map(lambda _: 0.5**embeddings, PARAMS["encoder"]["embeddings"])
+    for name in ("embeddings", "projection"):
+        wanted["encoder"][name] = jax.tree.map(lambda _: 0.5**embeddings, PARAMS["encoder"][name])
     for i, power in enumerate(layers):
         wanted["encoder"][f"layers_{i}"] = jax.tree.map(lambda _: 0.5**power, PARAMS["encoder"]["layers_0"])  # noqa: B023
     jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -24,24 +24,16 @@ import dataclasses
 import functools
 from typing import Any, ClassVar, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from t5x_like.errors import UserError, did_you_mean
-from t5x_like.models import stack
-from t5x_like.models.attention import fused_obstacle
+from t5x_like.models import family, stack
 from t5x_like.models.dropout import fold, seed_of
+from t5x_like.models.family import Boxed, Params, Rngs, require, require_range
 from t5x_like.models.layers import Activation
 from t5x_like.models.t5_network import Cache, Transformer
-
-Params = dict[str, Any]
-Rngs = dict[str, jax.Array]
-
-
-MOST, MOST_LAYERS = 2**24, 1024
-"""Far beyond any model: a slip of the keyboard ends in a sentence, not in a trace of a billion layers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,39 +88,28 @@ class T5:
 
     def check(self) -> None:
         """Raises `UserError` for sizes and combinations that cannot run on this machine."""
-        sizes = ("vocab_size", "d_model", "d_kv", "num_heads", "d_ff", "num_layers", "relative_max_distance")
-        for name in sizes:
-            most = MOST_LAYERS if name == "num_layers" else MOST
-            _require(
-                getattr(self, name) <= most, name, f"must be at most {most:,}, not {getattr(self, name):,}"
-            )
-            _require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
-        _require(
-            1 <= self.decoder_layers <= MOST_LAYERS,
+        for name in ("vocab_size", "d_model", "d_kv", "num_heads", "d_ff", "relative_max_distance"):
+            require_range(name, getattr(self, name), 1)
+        require_range("num_layers", self.num_layers, 1, family.MOST_LAYERS)
+        require(
+            1 <= self.decoder_layers <= family.MOST_LAYERS,
             "num_decoder_layers",
-            f"must be 1 to {MOST_LAYERS:,}, not {self.decoder_layers:,}",
+            f"must be 1 to {family.MOST_LAYERS:,}, not {self.decoder_layers:,}",
         )
-        _require(0.0 <= self.dropout < 1.0, "dropout", f"must lie in [0, 1), not {self.dropout}")
-        _require(self.eps > 0.0, "eps", f"must be positive, not {self.eps}")
-        _require(
+        require(0.0 <= self.dropout < 1.0, "dropout", f"must lie in [0, 1), not {self.dropout}")
+        require(self.eps > 0.0, "eps", f"must be positive, not {self.eps}")
+        require(
             self.relative_buckets >= 4 and self.relative_buckets % 4 == 0,
             "relative_buckets",
             f"must be a multiple of 4 (two directions, exact and logarithmic), not {self.relative_buckets}",
         )
-        _require(
+        require(
             self.relative_max_distance > self.relative_buckets // 2,
             "relative_max_distance",
             f"must exceed half of relative_buckets ({self.relative_buckets}), not {self.relative_max_distance}",
         )
         if self.attention == "fused":
-            obstacle = fused_obstacle(
-                platform=jax.default_backend(),
-                dtype=jnp.dtype(self.dtype),
-                drops=self.dropout > 0.0,
-                head_dim=self.d_kv,
-            )
-            help = "attention='auto' takes the fused kernel where it fits and einsum elsewhere"
-            _require(obstacle is None, "attention", f"'fused' cannot run: {obstacle}", help)
+            family.require_fused(dtype=self.dtype, drops=self.dropout > 0.0, head_dim=self.d_kv)
 
     # Parameters
 
@@ -138,12 +119,11 @@ class T5:
 
     def abstract_params(self) -> Params:
         """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return jax.tree.map(lambda box: box.value, _abstract(self), is_leaf=_is_box)
+        return family.values(_abstract(self))
 
     def logical_axes(self) -> Params:
         """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
-        # A parameter split off a stack keeps its box, whose first name (`layers`) no longer has a dimension.
-        return jax.tree.map(lambda box: tuple(box.names[-box.value.ndim :]), _abstract(self), is_leaf=_is_box)
+        return family.axes(_abstract(self))
 
     def num_params(self) -> int:
         """Number of parameters, by formula."""
@@ -253,16 +233,7 @@ def _call(model: T5, method: str, params: Params, *arguments: Any) -> Any:
     return Transformer(model).apply({"params": params}, *arguments, method=method)
 
 
-def _require(condition: bool, field: str, what: str, help: str | None = None) -> None:
-    if not condition:
-        raise UserError(f"model.{field} {what}", where=f"model.{field}", help=help)
-
-
-def _is_box(x: Any) -> bool:
-    return isinstance(x, nn.LogicallyPartitioned)
-
-
-def _boxed_init(model: T5, key: jax.Array) -> Params:
+def _boxed_init(model: T5, key: jax.Array) -> Boxed:
     """Parameters, each in a box with its axis names; always drawn by the scanned module, which compiles fast."""
     token = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"), token)
@@ -273,11 +244,11 @@ def _boxed_init(model: T5, key: jax.Array) -> Params:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(model: T5, key: jax.Array) -> Params:
-    return jax.tree.map(lambda box: box.value, _boxed_init(model, key), is_leaf=_is_box)
+    return family.values(_boxed_init(model, key))
 
 
 @functools.lru_cache(maxsize=32)  # a start asks several times, and tracing a deep model takes a second
-def _abstract(model: T5) -> Params:
+def _abstract(model: T5) -> Boxed:
     return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))
 
 

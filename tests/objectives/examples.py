@@ -35,3 +35,25 @@ def windows(
 def used(row: np.ndarray) -> list[int]:
     """A row without its padding."""
     return row[: int((row != 0).sum())].tolist()
+
+
+BERT = Vocabulary(size=1000, pad=0, eos=102, unk=100, mask=103, cls=101, sep=102)
+"""A small vocabulary with BERT's special ids."""
+
+
+def segments(
+    lengths: list[int] | np.ndarray, firsts: list[int] | None = None, width: int | None = None, seed: int = 0
+) -> Windows:
+    """Windows of ordinary ids of `BERT`: A of `firsts` tokens, B of the rest; words begin at 7 of 10 tokens."""
+    lengths = np.asarray(lengths, np.int32)
+    width = int(lengths.max(initial=0)) if width is None else width
+    rng = np.random.default_rng(seed)
+    inside = np.arange(width) < lengths[:, None]
+    return Windows(
+        np.where(inside, rng.integers(104, BERT.size, inside.shape), BERT.pad).astype(np.int32),
+        lengths,
+        BERT,
+        word_starts=(rng.random(inside.shape) < 0.7) & inside,
+        first_lengths=None if firsts is None else np.asarray(firsts, np.int32),
+        pair_labels=rng.integers(0, 2, len(lengths)).astype(np.int32),
+    )

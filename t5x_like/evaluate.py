@@ -4,11 +4,17 @@
   python -m t5x_like.evaluate --workdir=runs/a --checkpoint=best --batches=50 --json=evaluation.json
   python -m t5x_like.evaluate --workdir=runs/a --data=data/other --split=train --json=-
 
-loss              as it was minimised: cross entropy and z-loss, nats a target token
-cross_entropy     without z-loss; perplexity is its exponential
+loss              as it was minimised: the sum of its terms, each with its factor
+cross_entropy     nats a target token, without z-loss: of T5's targets, of the hidden tokens of BERT and RoBERTa, of
+                  those of ELECTRA's generator; perplexity is its exponential, accuracy the share of best guesses that
+                  are right
 unigram_entropy   of the very same target tokens: the loss of the best model that knows no context
 bits_per_byte     cross entropy over the UTF-8 bytes of the targets' text (special ids cost bits, and are no bytes);
                   left out where the tokenizer does not say what bytes a piece stands for
+pair_loss         of next sentence prediction, nats a pair; and pair_accuracy
+detection         of ELECTRA's discriminator, nats a token; and detection_accuracy, detection_precision (of the tokens
+                  that it holds to be replaced, those that are), detection_recall (of the replaced ones, those that it
+                  finds); `replaced` is their share of all tokens
 """
 
 from __future__ import annotations
@@ -155,7 +161,7 @@ def main(argv: list[str]) -> int:
     print(f"checkpoint {figures['step']}, split {figures['split']}: {figures['targets']:,} target tokens")
     for name, value in figures.items():
         if isinstance(value, float):
-            print(f"  {name:<16} {value:.4f}")
+            print(f"  {name:<19} {value:.4f}")
     if _JSON.value:
         try:
             Path(_JSON.value).write_text(text, encoding="utf-8")

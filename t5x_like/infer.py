@@ -254,6 +254,8 @@ def chooser(model: MaskedText | DetectorText) -> Any:
     labels = tuple((name.strip(), (word or name).strip()) for name, _, word in pairs)
     chosen = Chooser(template=Template(cast(str, _TEMPLATE.value)), labels=labels, values=values)
     chosen.check(model)
+    if warning := chosen.uneven(model):
+        print(f"warning: {warning}", file=sys.stderr)
     return chosen
 
 

@@ -1,37 +1,72 @@
-"""From the embedded corpus to filled blanks, in one command and without a network.
+"""From the embedded corpus to something that the model can do, in one command and without a network.
 
-  python -m t5x_like.quickstart                  (make quickstart)
-  python -m t5x_like.quickstart --fresh          start again; the old run is moved aside
+  python -m t5x_like.quickstart                     (make quickstart)
+  python -m t5x_like.quickstart --family=electra    (make quickstart FAMILY=electra)
+  python -m t5x_like.quickstart --fresh             start again; the old run is moved aside
 
-Prepares the corpus, pretrains a small T5 on two CPU cores, evaluates it on held-out documents, fills blanks in
-held-out sentences and writes a report. Each step is a command that is printed, so it can be typed alone. Run
-again, it continues where it stopped, or says that it is done.
+Prepares the corpus, pretrains a small model on two CPU cores, evaluates it on held-out documents, lets it fill blanks
+in held-out sentences (ELECTRA: find the words that were swapped) and writes a report. Each step is a command that is
+printed, so it can be typed alone. Run again, it continues where it stopped, or says that it is done.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from t5x_like import cli
+from t5x_like import cli, quickstart_samples
 from t5x_like.errors import Exit, UserError, did_you_mean
 
 FLAGS = flags.FlagValues()
-_FAMILY = flags.DEFINE_string("family", "t5", "which family: t5", flag_values=FLAGS)
+_FAMILY = flags.DEFINE_string("family", "t5", "which family: t5, bert or electra", flag_values=FLAGS)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything goes; default: runs/quickstart-FAMILY", flag_values=FLAGS
 )
 _SET = flags.DEFINE_multi_string("set", [], "override of the configuration, as for train", flag_values=FLAGS)
 _FRESH = flags.DEFINE_bool("fresh", False, "move an older run aside and start again", flag_values=FLAGS)
 
-FAMILIES = {"t5": "t5/quickstart"}
-PROMPTS = 12
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """What differs between the quickstarts.
+
+    Attributes:
+      config: of the run.
+      prepare, infer: flags of these commands.
+      samples: from the token dataset to the records that `infer` reads.
+    """
+
+    config: str
+    prepare: tuple[str, ...] = ()
+    infer: tuple[str, ...] = ()
+    samples: Callable[[Path], list[dict[str, Any]]]
+
+
+UNCASED = ("--model_type=wordpiece", "--lowercase")
+FAMILIES = {
+    "t5": Family(config="t5/quickstart", samples=quickstart_samples.sentinel_blanks),
+    "bert": Family(
+        config="bert/quickstart",
+        prepare=UNCASED,
+        infer=("--candidates=3",),
+        samples=quickstart_samples.mask_blanks,
+    ),
+    "electra": Family(
+        config="electra/quickstart",
+        prepare=UNCASED,
+        infer=("--mode=detect",),
+        samples=quickstart_samples.swapped_words,
+    ),
+}
 
 
 def _command(module: str, *arguments: str) -> None:
@@ -57,36 +92,6 @@ def _command(module: str, *arguments: str) -> None:
         )
 
 
-def write_prompts(data: Path, path: Path) -> None:
-    """Held-out passages with two blanks each, as JSONL: `inputs` with `<extra_id_0>`, and what was `originals`."""
-    import numpy as np
-
-    from t5x_like.data.counter import integers, seed_key
-    from t5x_like.data.token_dataset import TokenDataset
-
-    dataset = TokenDataset.open(str(data))
-    split = dataset.split("validation")
-    documents = split.document_offsets
-    prompts: list[str] = []
-    for i in range(1, len(documents)):
-        begin, length = int(documents[i - 1]), int(documents[i] - documents[i - 1])
-        if len(prompts) == PROMPTS or length < 120:
-            continue
-        middle = begin + length // 2
-        text = dataset.tokenizer.decode(split.gather(np.array([middle]), 110)[0].tolist())
-        words = text.split()[1:-1]  # the first and the last word may be halves
-        starts = integers(seed_key(0, "quickstart", i), (4,), 0, 0, [15, 3, 15, 3])
-        first = 8 + int(starts[0])
-        second = first + 14 + int(starts[2])
-        ends = (first + 1 + int(starts[1]) % 2, second + 1 + int(starts[3]) % 2)
-        if ends[1] + 6 > len(words):
-            continue
-        pieces = [*words[:first], "<extra_id_0>", *words[ends[0] : second], "<extra_id_1>", *words[ends[1] :]]
-        originals = [" ".join(words[first : ends[0]]), " ".join(words[second : ends[1]])]
-        prompts.append(json.dumps({"inputs": " ".join(pieces), "originals": originals}))
-    path.write_text("\n".join(prompts) + "\n", encoding="utf-8")
-
-
 def main(argv: list[str]) -> int:
     del argv
     if _FAMILY.value not in FAMILIES:
@@ -95,6 +100,7 @@ def main(argv: list[str]) -> int:
             where="--family",
             help=did_you_mean(_FAMILY.value, FAMILIES),
         )
+    family = FAMILIES[_FAMILY.value]
     root = Path(_WORKDIR.value or f"runs/quickstart-{_FAMILY.value}")
     data, run, done = root / "data", root / "run", root / "done.json"
     overrides = [f"--set={assignment}" for assignment in _SET.value]
@@ -105,10 +111,10 @@ def main(argv: list[str]) -> int:
     done.unlink(missing_ok=True)
     started = time.monotonic()
 
-    _command("prepare", "--input=embedded", f"--output={data}", "--vocab_size=4096")
+    _command("prepare", "--input=embedded", f"--output={data}", "--vocab_size=4096", *family.prepare)
     _command(
         "train",
-        f"--config={FAMILIES[_FAMILY.value]}",
+        f"--config={family.config}",
         f"--data={data}",
         f"--workdir={run}",
         "--cpu_devices=2",
@@ -116,19 +122,16 @@ def main(argv: list[str]) -> int:
         *(["--fresh"] if _FRESH.value else []),
     )
     _command("evaluate", f"--workdir={run}", f"--json={run / 'evaluation.json'}")
-    if not (run / "prompts.jsonl").is_file():
-        write_prompts(data, run / "prompts.jsonl")
-    _command(
-        "infer", f"--workdir={run}", f"--input={run / 'prompts.jsonl'}", f"--output={run / 'samples.jsonl'}"
-    )
+    prompts, samples = run / "prompts.jsonl", run / "samples.jsonl"
+    if not prompts.is_file():
+        lines = (json.dumps(record) + "\n" for record in family.samples(data))
+        prompts.write_text("".join(lines), encoding="utf-8")
+    _command("infer", f"--workdir={run}", f"--input={prompts}", f"--output={samples}", *family.infer)
 
     from t5x_like import reporting
 
     figures = reporting.write(run, run / "report.html")
-    summary = (
-        f"validation loss {figures['loss']:.3f} nats per target token; unigram entropy of the same targets "
-        f"{figures['unigram_entropy']:.3f}: {figures['gain']:.3f} nats better\nreport: {run / 'report.html'}"
-    )
+    summary = f"{reporting.headline(figures)}\nreport: {run / 'report.html'}"
     print(f"\n{summary}\n{time.monotonic() - started:.0f} s in all")
     done.write_text(json.dumps({"summary": summary, **figures}) + "\n", encoding="utf-8")
     return Exit.DONE

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t5x_like import reporting_samples
 from t5x_like.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -20,12 +21,49 @@ h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem } .quiet { color: #666 }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .35rem .75rem .35rem 0;
   border-bottom: 1px solid #ddd; vertical-align: top }
   td.number { text-align: right; font-variant-numeric: tabular-nums }
-mark { background: #fde68a; padding: 0 .15em } svg { width: 100%; height: auto }
+mark { background: #fde68a; padding: 0 .15em } mark.wrong { background: #fecaca } svg { width: 100%; height: auto }
 .wide { overflow-x: auto } iframe { width: 100%; height: 24rem; border: 1px solid #ddd }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 13px }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd } pre { background: #22252b }
-  td, th { border-color: #333 } mark { background: #7c5e10; color: #fff } svg { background: #fff } }
+  td, th { border-color: #333 } mark { background: #7c5e10; color: #fff }
+  mark.wrong { background: #8b2c2c } svg { background: #fff } }
 """
+
+
+_PANELS = (
+    ("nats per pair", ("pair_loss",)),
+    ("share of pairs", ("pair_accuracy",)),
+    ("nats per token", ("detection", "discriminator_cross_entropy")),
+    ("share", ("detection_precision", "detection_recall", "replaced")),
+)
+"""What is drawn beside the loss over the vocabulary, where a run has it: axis, metrics."""
+
+_SHARES = {
+    "accuracy": "validation accuracy",
+    "pair_accuracy": "pairs told right",
+    "detection_accuracy": "tokens judged right",
+    "detection_precision": "of the alarms, replaced tokens",
+    "detection_recall": "of the replaced tokens, found",
+    "replaced": "replaced among all tokens",
+}
+
+
+def headline(figures: dict[str, Any]) -> str:
+    """One line of what a run came to (`write`)."""
+    loss, unigram = figures["loss"], figures["unigram_entropy"]
+    if loss is None:
+        return "not evaluated yet"
+    line = f"validation loss {loss:.3f} nats per target token"
+    if unigram is not None:
+        line += f"; unigram entropy of the same targets {unigram:.3f}: {figures['gain']:.3f} nats better"
+    if "detection_recall" in figures:
+        line += (
+            f"\nof the tokens that its generator replaced {figures['detection_recall']:.1%} found, "
+            f"{figures['detection_precision']:.1%} of the alarms right"
+        )
+    if figures.get("swapped"):
+        line += f"; of {figures['swapped']} swapped words {figures['found']} found, {figures['wrong']} false alarms"
+    return line
 
 
 def read_metrics(workdir: Path) -> dict[str, list[dict[str, Any]]]:
@@ -46,12 +84,18 @@ def read_metrics(workdir: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> Figure:
-    """Loss per target token and target tokens a second, both over tokens seen or steps."""
+    """Over steps: the loss over the vocabulary, what else the objective measures, and tokens a second."""
     from matplotlib.figure import Figure
 
     train, evaluation = metrics["train"], metrics["eval"]
-    figure = Figure(figsize=(9, 6.2), layout="constrained")
-    loss, speed = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    panels = [
+        (title, names)
+        for title, names in _PANELS
+        if any(name in record for name in names for record in (*train, *evaluation))
+    ]
+    figure = Figure(figsize=(9, 6.2 + 2 * len(panels)), layout="constrained")
+    axes = figure.subplots(2 + len(panels), 1, sharex=True, height_ratios=(2, *([1] * len(panels)), 1))
+    loss, *middle, speed = axes
     loss.plot(
         [r["step"] for r in train], [_nats(r) for r in train], color="#94a3b8", lw=1, label="training loss"
     )
@@ -71,14 +115,26 @@ def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> F
     loss.set_ylim(bottom=0, top=top * 1.08 if top else 1)
     loss.set_ylabel("nats per target token")
     loss.legend(frameon=False)
-    timed = [r for r in train if r.get("tokens_per_second")]
-    speed.plot([r["step"] for r in timed], [r["tokens_per_second"] for r in timed], color="#059669", lw=1)
+    for panel, (title, names) in zip(middle, panels, strict=True):
+        for name, colour in zip(names, ("#2563eb", "#059669", "#d97706"), strict=False):
+            _line(panel, train, name, color=colour, lw=1, alpha=0.35)
+            _line(panel, evaluation, name, "o-", color=colour, ms=4, label=name.replace("_", " "))
+        panel.set_ylabel(title)
+        panel.set_ylim(bottom=0)
+        panel.legend(frameon=False)
+    _line(speed, train, "tokens_per_second", color="#059669", lw=1)
     speed.set_ylabel("tokens per second")
     speed.set_ylim(bottom=0)
     speed.set_xlabel("step")
-    for axes in (loss, speed):
-        axes.spines[["top", "right"]].set_visible(False)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _line(axes: Any, records: list[dict[str, Any]], name: str, *style: str, **settings: Any) -> None:
+    """A metric over steps, where it was measured."""
+    points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+    axes.plot([x for x, _ in points], [y for _, y in points], *style, **settings)
 
 
 def _nats(record: dict[str, Any]) -> float:
@@ -109,22 +165,6 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
     return f"<table>{cells}</table>"
 
 
-def _printable(text: str) -> str:
-    """Escaped for HTML, without control characters (a terminal escape in the corpus stays harmless)."""
-    return html.escape("".join(c if c >= " " or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
-
-
-def _sample_row(sample: dict[str, Any]) -> str:
-    filled = _printable(sample["inputs"])
-    for i, span in enumerate(sample["spans"]):
-        blank = html.escape(f"<extra_id_{i}>")
-        filled = filled.replace(blank, f"<mark>{_printable(span or '') or '&nbsp;'}</mark>")
-    original = _printable(sample["inputs"])
-    for i, span in enumerate(sample["originals"]):
-        original = original.replace(html.escape(f"<extra_id_{i}>"), f"<mark>{_printable(span)}</mark>")
-    return f"<tr><td>{filled}</td><td>{original}</td></tr>"
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -135,19 +175,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any]:
-    """Writes the page; returns the headline figures (`loss`, `unigram_entropy`, `gain`, `steps`, `seconds`)."""
+    """Writes the page; returns the headline figures: `loss`, `unigram_entropy`, `gain`, `steps`, of a discriminator
+    also `detection_precision` and `detection_recall`, and what it did with swapped words."""
     from t5x_like import config
 
     run = config.load(str(workdir))
     metrics = read_metrics(workdir)
     evaluation = _read_json(workdir / "evaluation.json")
     environment = _read_json(workdir / "env.json")
-    samples_path = workdir / "samples.jsonl"
-    samples = (
-        [json.loads(s) for s in samples_path.read_text("utf-8").splitlines()]
-        if samples_path.is_file()
-        else []
-    )
+    samples = reporting_samples.read(workdir / "samples.jsonl")
 
     measured = evaluation or (metrics["eval"][-1] if metrics["eval"] else None)
     loss = _nats(measured) if measured else None
@@ -160,6 +196,9 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
         "steps": last.get("step"),
         "gain": None if loss is None or unigram is None else unigram - loss,
     }
+    found = reporting_samples.detections(samples)
+    figures |= found if found["swapped"] else {}
+    figures |= {k: v for k, v in (measured or {}).items() if k in ("detection_precision", "detection_recall")}
     rows = [
         ("parameters", f"{run.model.num_params():,}"),
         ("steps", f"{last.get('step', 0):,} of {run.steps:,}"),
@@ -175,8 +214,7 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
             ("unigram entropy of the same targets", f"{unigram:.3f}"),
             ("better than unigram by", f"{unigram - loss:.3f} nats"),
         ]
-    if "accuracy" in evaluation:
-        rows.append(("validation accuracy", f"{evaluation['accuracy']:.1%}"))
+    rows += [(title, f"{evaluation[name]:.1%}") for name, title in _SHARES.items() if name in evaluation]
 
     figure = curves(metrics, unigram)
     parts = [
@@ -184,13 +222,8 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
         _table(rows),
         "<h2>Learning</h2>",
         svg(figure),
+        reporting_samples.section(samples),
     ]
-    if samples:
-        parts += [
-            "<h2>Blanks filled in held-out sentences</h2><table><tr><th>model</th><th>original</th></tr>",
-            *map(_sample_row, samples),
-            "</table>",
-        ]
     parts += [
         "<h2>Configuration</h2><p class=quiet>what differs from the defaults</p>",
         f"<pre>{html.escape(config.describe(run))}</pre>",

@@ -153,10 +153,11 @@ class Detect(_EncoderUse):
         del first_index
         out = []
         for found in cloze.detect(self.model, [record["inputs"] for record in records]):
-            marked = [f"*{w.text}*" if w.probability > self.threshold else w.text for w in found.words]
+            alarms = [word.probability > self.threshold for word in found.words]
             added = {
-                "output": " ".join(marked),
-                "replaced": [w._asdict() for w in found.words if w.probability > self.threshold],
+                "output": " ".join(f"*{w.text}*" if a else w.text for w, a in zip(found.words, alarms)),
+                "replaced": [w._asdict() for w, alarm in zip(found.words, alarms) if alarm],
+                "words": [w._asdict() for w in found.words],
                 "tokens": found.tokens,
                 "probabilities": found.probabilities,
             }
@@ -182,5 +183,9 @@ class Choose(_EncoderUse):
         out = []
         for choice in self.chooser.choose(self.model, records):
             added: Record = {"choice": choice.label, "probabilities": choice.probabilities}
-            out.append((added if choice.value is None else added | {"value": choice.value}, choice.truncated))
+            if len(choice.probabilities) == 1:  # one word between two values: there is nothing to choose
+                added = {}
+            if choice.value is not None:
+                added["value"] = choice.value
+            out.append((added, choice.truncated))
         return out

@@ -84,4 +84,4 @@ def test_json_is_written(run, tmp_path, capsys):
     finally:
         command.FLAGS.unparse_flags()
     figures = json.loads((tmp_path / "e.json").read_text())
-    assert f"unigram_entropy  {figures['unigram_entropy']:.4f}" in capsys.readouterr().out
+    assert f"unigram_entropy     {figures['unigram_entropy']:.4f}" in capsys.readouterr().out

@@ -204,6 +204,14 @@ class Chooser:
         if not detects and tokenizer.vocabulary.mask is None:
             raise UserError("the tokenizer has no mask token", where="--mode=choose")
 
+    def uneven(self, model: MaskedText | DetectorText) -> str | None:
+        """What to tell a person whose label words differ in their number of pieces: the longer ones lose by length."""
+        sizes = [len(self.template.encode_label(word, model.tokenizer)) for _, word in self.labels]
+        if len(set(sizes)) < 2:
+            return None
+        shown = ", ".join(f"{word} {n}" for (_, word), n in zip(self.labels, sizes, strict=True))
+        return f"the label words differ in pieces ({shown}): more pieces, less probability"
+
     def choose(self, model: MaskedText | DetectorText, records: Sequence[Mapping[str, str]]) -> list[Choice]:
         """The class of each record."""
         if isinstance(model, DetectorText):

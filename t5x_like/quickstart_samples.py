@@ -1,0 +1,102 @@
+"""Held-out text for the end of a quickstart: passages with words missing, or with words that do not belong there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from t5x_like.data import counter
+from t5x_like.data.token_dataset import TokenDataset
+
+MOST = 12
+"""Passages."""
+
+_TOKENS = 110
+
+
+class Passage(NamedTuple):
+    """Words from the middle of a held-out document; `draws(n)` are numbers in [0, 1) of its own."""
+
+    words: list[str]
+    draws: Callable[[int], np.ndarray]
+
+
+def passages(data: Path, most: int = MOST) -> list[Passage]:
+    """From the middle of each document of the validation split that is long enough."""
+    dataset = TokenDataset.open(str(data))
+    split = dataset.split("validation")
+    starts, ends = split.document_offsets[:-1], split.document_offsets[1:]
+    found: list[Passage] = []
+    for number in np.flatnonzero(ends - starts >= _TOKENS + 10)[:most]:
+        middle = (starts[number] + ends[number] - _TOKENS) // 2
+        ids = split.gather(np.array([middle]), _TOKENS)[0]
+        words = list(_words(ids, dataset))[1:-1]  # the first and the last word may be halves
+        key = counter.seed_key(0, "quickstart", int(number))
+        found.append(Passage(words, lambda n, key=key: counter.uniform(key, (n,), 0).reshape(-1)))
+    return found
+
+
+def _words(ids: np.ndarray, dataset: TokenDataset) -> Iterator[str]:
+    """The text of each word; punctuation that starts a word of its own is one."""
+    tokenizer = dataset.tokenizer
+    begins = tokenizer.word_starts[ids]
+    begins[0] = True
+    for word in np.split(ids, np.flatnonzero(begins)[1:]):
+        text = tokenizer.decode(word).strip()
+        if text:
+            yield text
+
+
+def blanks(passage: Passage, spelling: Callable[[int], str], longest: int) -> dict[str, Any] | None:
+    """`inputs` with two blanks of up to `longest` words, and what was there as `originals`; None where it is too short.
+
+    Args:
+      spelling: of blank number i.
+    """
+    words, draws = passage.words, passage.draws(4)
+    first = 8 + int(draws[0] * 12)
+    second = first + 14 + int(draws[1] * 12)
+    ends = [start + 1 + int(draw * longest) for start, draw in ((first, draws[2]), (second, draws[3]))]
+    if ends[1] + 6 > len(words):
+        return None
+    pieces = [*words[:first], spelling(0), *words[ends[0] : second], spelling(1), *words[ends[1] :]]
+    return {
+        "inputs": " ".join(pieces),
+        "originals": [" ".join(words[first : ends[0]]), " ".join(words[second : ends[1]])],
+    }
+
+
+def swaps(passage: Passage, others: list[str], share: float = 0.1) -> dict[str, Any] | None:
+    """`inputs` with some words replaced by words of `others`, and `swapped`: number of the word -> the original."""
+    words = list(passage.words)
+    draws = passage.draws(2 * len(words)).reshape(2, -1)
+    swapped = {}
+    for i in np.flatnonzero(draws[0] < share).tolist():
+        other = others[int(draws[1, i] * len(others))]
+        if words[i].isalpha() and other != words[i]:
+            swapped[str(i)], words[i] = words[i], other
+    return {"inputs": " ".join(words), "swapped": swapped} if swapped else None
+
+
+def sentinel_blanks(data: Path) -> list[dict[str, Any]]:
+    """For T5: `<extra_id_0>` and `<extra_id_1>`, each for one or two words."""
+    return _kept(blanks(p, lambda i: f"<extra_id_{i}>", longest=2) for p in passages(data))
+
+
+def mask_blanks(data: Path) -> list[dict[str, Any]]:
+    """For BERT: two `[MASK]`, each for a word."""
+    return _kept(blanks(p, lambda _: "[MASK]", longest=1) for p in passages(data))
+
+
+def swapped_words(data: Path) -> list[dict[str, Any]]:
+    """For ELECTRA: a tenth of the words are words of other passages."""
+    found = passages(data)
+    others = [word for passage in found for word in passage.words if word.isalpha()]
+    return _kept(swaps(p, others) for p in found)
+
+
+def _kept(records: Iterator[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    return [record for record in records if record is not None]

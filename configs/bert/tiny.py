@@ -1,0 +1,22 @@
+"""BERT tiny, uncased (4,433,468 parameters with both heads).
+
+Paper: Turc et al. 2019, arXiv:1908.08962, with the recipe of Devlin et al. 2019, arXiv:1810.04805.
+Command: python -m t5x_like.train --config=bert/tiny --data=DIR --workdir=DIR
+Hardware: any laptop.
+Expected: published GLUE average 64.2 (test).
+Measured here: parameter counts and parity; never trained to the end in this project.
+"""
+
+from __future__ import annotations
+
+from configs.bert import _recipe
+from t5x_like.config import Run
+from t5x_like.models.bert import bert
+
+
+def config() -> Run:
+    return _recipe.pretrain("bert-tiny", bert("tiny"))
+
+
+def debug() -> Run:
+    return _recipe.debug(config())

@@ -10,18 +10,14 @@ Whether a model is tied cannot be read from one flag: 1.0 ties and scales by D**
 from __future__ import annotations
 
 import dataclasses
-import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from t5x_like.errors import Exit, UserError
-from t5x_like.hub import safetensors, tokenizers
-from t5x_like.hub.safetensors import listed
+from t5x_like.hub import directory, safetensors, tokenizers
+from t5x_like.hub.directory import Key, number
 from t5x_like.models.layers import Activation
 from t5x_like.models.stack import unstack_layers
 from t5x_like.models.t5 import T5, Params
@@ -38,15 +34,6 @@ _PROJECTIONS: dict[tuple[Activation, bool], str] = {
 _ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # A bias table that early checkpoints carry in cross attention, which never used it.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """One parameter: our path, their name, and whether it is transposed on the way."""
-
-    path: tuple[str, ...]
-    name: str
-    transposed: bool
 
 
 def key_table(model: T5) -> list[Key]:
@@ -101,48 +88,26 @@ def export_t5(model: T5, params: Params, folder: str | Path, tokenizer: Tokenize
     Raises:
       UserError: the folder is in use, cannot be written, or the parameters are not those of the model.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError("this exists already", where=str(folder), help="name another", code=Exit.CANNOT_WRITE)
     if tokenizer is not None and tokenizer.vocabulary.size > model.vocab_size:
         raise UserError(
             f"the tokenizer has {tokenizer.vocabulary.size} ids and the model rows for {model.vocab_size}",
             help="export with the tokenizer that the model was trained with",
         )
-    arrays = to_hugging_face(model, params)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = Path(temporary) / "made"
-            made.mkdir()
-            safetensors.write(made, arrays)
-            config = to_config(model, tokenizer)
-            _write_json(made / "config.json", config)
-            ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-            _write_json(made / "generation_config.json", {name: config[name] for name in ids})
-            if tokenizer is not None:
-                tokenizers.write(tokenizer, made)
-            made.rename(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write: {error.strerror}", where=str(folder), code=Exit.CANNOT_WRITE
-        ) from None
+    with directory.new_folder(folder) as made:
+        safetensors.write(made, to_hugging_face(model, params))
+        config = to_config(model, tokenizer)
+        directory.write_json(made / "config.json", config)
+        ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+        directory.write_json(made / "generation_config.json", {name: config[name] for name in ids})
+        if tokenizer is not None:
+            tokenizers.write(tokenizer, made)
 
 
 def to_hugging_face(model: T5, params: Params) -> dict[str, np.ndarray]:
     """Their names to float32 arrays on the host. Tied weights are written once: loaders tie them again."""
     if model.scan_layers:
         params = unstack_layers(params)
-    table = key_table(model)
-    ours = {tuple(k.key for k in path): leaf for path, leaf in jax.tree.flatten_with_path(params)[0]}
-    differing = sorted("/".join(path) for path in ours.keys() ^ {key.path for key in table})
-    if differing:
-        raise UserError(f"these parameters are not those of this model: {listed(differing)}")
-    arrays = {}
-    for key in table:
-        array = np.asarray(ours[key.path], np.float32)
-        arrays[key.name] = array.T if key.transposed else array
-    return arrays
+    return directory.to_arrays(key_table(model), params)
 
 
 def to_config(model: T5, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
@@ -171,10 +136,6 @@ def to_config(model: T5, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
         "eos_token_id": eos,
         "torch_dtype": "float32",
     }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 # Import
@@ -218,35 +179,16 @@ def import_t5(folder: str | Path, *, on_host: bool = False) -> tuple[T5, Params]
         )
     # transformers 5 drops a head that equals the embedding, also where the output is not scaled.
     stands_for = {"shared.weight": shared} | ({"lm_head.weight": shared} if output_is_shared else {})
-    shapes = {
-        tuple(k.key for k in path): leaf.shape
-        for path, leaf in jax.tree.flatten_with_path(
-            dataclasses.replace(model, scan_layers=False).abstract_params()
-        )[0]
-    }
-    used, missing, reshaped = set(), [], []
-    params: Params = {}
-    for key in key_table(model):
-        name = stands_for.get(key.name, key.name)
-        used.add(name)
-        if name not in weights.names():
-            missing.append(key.name)
-            continue
-        array = weights.read(name)
-        array = array.T if key.transposed else array
-        if array.shape != shapes[key.path]:
-            reshaped.append(f"{key.name} {list(array.shape)} for {list(shapes[key.path])}")
-            continue
-        array = np.ascontiguousarray(array, np.float32)
-        _put(params, key.path, array if on_host else jnp.asarray(array))
-    unexpected = sorted(weights.names() - used - {*_ALIASES, _UNUSED, "lm_head.weight"})
-    found = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-    if any(names for _, names in found):
-        report = "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in found if names)
-        raise UserError(
-            f"the weights do not fit config.json: {report}", where=str(folder), code=Exit.BAD_DATA
-        )
-    return dataclasses.replace(model, scan_layers=False), params
+    model = dataclasses.replace(model, scan_layers=False)
+    params = directory.from_arrays(
+        weights,
+        key_table(model),
+        model.abstract_params(),
+        stands_for=stands_for,
+        ignored={*_ALIASES, _UNUSED, "lm_head.weight"},
+        on_host=on_host,
+    )
+    return model, params
 
 
 def from_config(config: dict[str, Any], where: str = "config.json") -> T5:
@@ -265,35 +207,21 @@ def from_config(config: dict[str, Any], where: str = "config.json") -> T5:
         )
     activation, gated = known[projection]
     fields = {
-        "vocab_size": _number(config, "vocab_size", int, where),
-        "d_model": _number(config, "d_model", int, where),
-        "d_kv": _number(config, "d_kv", int, where),
-        "num_heads": _number(config, "num_heads", int, where),
-        "d_ff": _number(config, "d_ff", int, where),
-        "num_layers": _number(config, "num_layers", int, where),
-        "dropout": _number(config, "dropout_rate", float, where, 0.1),
-        "eps": _number(config, "layer_norm_epsilon", float, where, 1e-6),
-        "relative_buckets": _number(config, "relative_attention_num_buckets", int, where, 32),
-        "relative_max_distance": _number(config, "relative_attention_max_distance", int, where, 128),
+        "vocab_size": number(config, "vocab_size", int, where),
+        "d_model": number(config, "d_model", int, where),
+        "d_kv": number(config, "d_kv", int, where),
+        "num_heads": number(config, "num_heads", int, where),
+        "d_ff": number(config, "d_ff", int, where),
+        "num_layers": number(config, "num_layers", int, where),
+        "dropout": number(config, "dropout_rate", float, where, 0.1),
+        "eps": number(config, "layer_norm_epsilon", float, where, 1e-6),
+        "relative_buckets": number(config, "relative_attention_num_buckets", int, where, 32),
+        "relative_max_distance": number(config, "relative_attention_max_distance", int, where, 128),
     }
     if config.get("num_decoder_layers") is None:
         config = {**config, "num_decoder_layers": fields["num_layers"]}
-    fields["num_decoder_layers"] = _number(config, "num_decoder_layers", int, where)
+    fields["num_decoder_layers"] = number(config, "num_decoder_layers", int, where)
     tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", kind == "t5"))
     model = T5(**fields, activation=activation, gated=gated, tie_embeddings=bool(tied))
     model.check()
     return model
-
-
-def _number(config: dict[str, Any], name: str, kind: type, where: str, default: Any = None) -> Any:
-    value = config.get(name, default)
-    if not isinstance(value, (int, kind)) or isinstance(value, bool):
-        expected = "a whole number" if kind is int else "a number"
-        raise UserError(f"{name} is {value!r}; expected {expected}", where=where, code=Exit.BAD_DATA)
-    return kind(value)
-
-
-def _put(tree: Params, path: tuple[str, ...], leaf: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = leaf

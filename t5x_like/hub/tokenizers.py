@@ -29,8 +29,8 @@ def write(tokenizer: Tokenizer, folder: Path) -> None:
     vocabulary = tokenizer.vocabulary
     settings: dict[str, Any] = {
         f"{name}_token": tokenizer.id_to_piece(index)
-        for name, index in (("pad", vocabulary.pad), ("eos", vocabulary.eos), ("unk", vocabulary.unk))
-        if index is not None
+        for name in ("pad", "eos", "unk", "bos", "cls", "sep", "mask")
+        if (index := getattr(vocabulary, name)) is not None
     }
     sentinels = [f"<extra_id_{i}>" for i in range(len(vocabulary.sentinels))]
     if sentinels:

@@ -2,10 +2,13 @@
 
 python -m t5x_like.export --workdir=runs/a --output=hf/
 python -m t5x_like.export --workdir=runs/a --output=hf/ --checkpoint=latest --overwrite
+
+ELECTRA becomes two directories: the discriminator in --output, and its generator in the folder `generator` inside.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,30 +30,68 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step"
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces what is in --output", flag_values=FLAGS)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a model card says of a kind of model: its pipeline, what it does, and the classes that load it, each with
+    the folder inside the exported one."""
+
+    pipeline: str
+    does: str
+    loaders: tuple[tuple[str, str], ...]
+
+
+CARDS = {
+    "encoder-decoder": Card(
+        pipeline="text2text-generation",
+        does="It fills blanks that are marked `<extra_id_0>`, `<extra_id_1>`, ...",
+        loaders=(("AutoModelForSeq2SeqLM", ""),),
+    ),
+    "encoder": Card(
+        pipeline="fill-mask",
+        does="It says what may stand at the mask token, and can be fine-tuned for tasks with labels",
+        loaders=(("AutoModelForMaskedLM", ""),),
+    ),
+    "generator-discriminator": Card(
+        pipeline="feature-extraction",
+        does="The discriminator, in this folder, tells which tokens were replaced, and can be fine-tuned for tasks "
+        "with labels; the generator, in `generator/`, says what may stand at the mask token",
+        loaders=(("AutoModelForPreTraining", ""), ("AutoModelForMaskedLM", "generator")),
+    ),
+}
+
+
+def loading(kind: str, folder: str) -> list[str]:
+    """The lines of Python that load a model and its tokenizer from `folder`."""
+    lines = [
+        f'{name}.from_pretrained("{folder}{"/" * bool(inside)}{inside}")'
+        for name, inside in CARDS[kind].loaders
+    ]
+    return [*lines, f'AutoTokenizer.from_pretrained("{folder}")']
+
+
 def model_card(run: Run, record: Record, command: str) -> str:
     """README.md of the exported directory: what the model is, and what it was trained on and how."""
-    loss = (
-        "not measured"
-        if record.validation_loss is None
-        else f"{record.validation_loss:.4f} nats per target token"
-    )
+    loss = "not measured" if record.validation_loss is None else f"{record.validation_loss:.4f}"
     sources = ", ".join(Path(source.path).name for source in run.data.sources) or "unknown"
+    card = CARDS[run.model.kind]
+    names = ", ".join(dict.fromkeys([name for name, _ in card.loaders] + ["AutoTokenizer"]))
+    usage = "\n".join(f"    {line}" for line in loading(run.model.kind, "."))
     return f"""---
 library_name: transformers
-pipeline_tag: text2text-generation
+pipeline_tag: {card.pipeline}
 license: unknown
 ---
 
 # {run.name}
 
 {type(run.model).__name__} with {run.model.num_params():,} parameters, pretrained with {type(run.objective).__name__} by
-t5x_like. It fills blanks that are marked `<extra_id_0>`, `<extra_id_1>`, ...; it was not tuned to follow instructions.
+t5x_like. {card.does}. It was not tuned to follow instructions.
 
 | | |
 |---|---|
 | steps | {record.step:,} of {run.steps:,}, batch {run.batch_size} |
 | tokens seen | {record.tokens:,} |
-| validation loss | {loss} |
+| validation loss | {loss} ({" + ".join(run.objective.terms)}) |
 | data | {sources}; fingerprint `{record.data}` |
 | tokenizer | fingerprint `{record.tokenizer}` |
 | optimizer, schedule | `{run.optimizer}`, `{run.schedule}` |
@@ -62,8 +103,8 @@ Trained by
 The licence of these weights follows from yours and from that of the training text: set `license` above before
 publishing.
 
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+    from transformers import {names}
+{usage}
 """
 
 
@@ -102,7 +143,9 @@ def main(argv: list[str]) -> int:
         )
 
     from t5x_like.data.tokenizers import load_tokenizer
+    from t5x_like.hub.encoders import export_encoder
     from t5x_like.hub.t5 import export_t5
+    from t5x_like.models.t5 import T5
     from t5x_like.training import restore
 
     run, _, record = restore.open_run(workdir, cli.read_step(_CHECKPOINT.value))
@@ -113,7 +156,10 @@ def main(argv: list[str]) -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
             made = Path(temporary) / "export"
-            export_t5(run.model, params, str(made), tokenizer=tokenizer)
+            if isinstance(run.model, T5):
+                export_t5(run.model, params, made, tokenizer)
+            else:
+                export_encoder(run.model, params, made, tokenizer)
             (made / "README.md").write_text(
                 model_card(run, record, training_command(workdir)), encoding="utf-8"
             )
@@ -123,8 +169,7 @@ def main(argv: list[str]) -> int:
     except OSError as e:
         raise UserError(f"cannot write: {e.strerror}", where=str(output), code=Exit.CANNOT_WRITE) from None
     print(f"step {record.step} of {run.name} is in {output}; to load it:")
-    print(f'  AutoModelForSeq2SeqLM.from_pretrained("{output}")')
-    print(f'  AutoTokenizer.from_pretrained("{output}")')
+    print("".join(f"  {line}\n" for line in loading(run.model.kind, str(output))), end="")
     return Exit.DONE
 
 

@@ -164,9 +164,9 @@ def load_model() -> Loaded:
     if (_WORKDIR.value is None) == (_HF.value is None):
         raise UserError("one of --workdir and --hf is needed", where="command line", help="--workdir=RUN")
     if _HF.value:
-        from t5x_like.hub.t5 import import_t5
+        from t5x_like.hub.pretrained import load_pretrained
 
-        model, params = import_t5(_HF.value)
+        model, params = load_pretrained(_HF.value)
         return Loaded(model, params, load_tokenizer(_TOKENIZER.value or _HF.value), None, None)
     from t5x_like.training import restore
 
@@ -185,7 +185,7 @@ def make_use(loaded: Loaded) -> Use:
     """What --mode does with this model; refuses what the model cannot do, and flags that have no meaning then."""
     from t5x_like import uses
 
-    mode, kind = _MODE.value, loaded.model.kind
+    mode, kind = _MODE.value, getattr(loaded.model, "kind", "")
     able = {
         "encoder-decoder": ("fill", "generate", "score"),
         "encoder": ("fill", "choose"),
@@ -265,6 +265,12 @@ def masked(loaded: Loaded) -> MaskedText:
 
     model, params = loaded.model, loaded.params
     if model.kind == "generator-discriminator":
+        if "generator" not in params:
+            raise UserError(
+                "this ELECTRA came without its generator, and only that fills blanks",
+                where=f"--hf={_HF.value}",
+                help="--mode=detect, or the directory of the generator",
+            )
         model, params = model.generator, model.generator_params(params)
     if not model.mlm_head:
         raise UserError(

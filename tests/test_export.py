@@ -5,11 +5,13 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+import tiny_encoder
 import tiny_model
 
 from t5x_like import export
 from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import Exit, UserError
+from t5x_like.hub.pretrained import load_pretrained
 from t5x_like.hub.t5 import import_t5
 from t5x_like.models.stack import stack_layers
 from t5x_like.training import restore
@@ -41,6 +43,25 @@ def test_weights_tokenizer_and_card(run, tmp_path, capsys):
     for fact in ("2 of 10", "1,120", "6.0011", tiny_model.RECORD.data, tiny_model.RECORD.tokenizer):
         assert fact in card
     assert [p.name for p in output.parent.iterdir()] == ["hf"]  # nothing half-made left beside it
+
+
+@pytest.mark.parametrize("run", [tiny_encoder.BERT, tiny_encoder.ELECTRA], ids=lambda run: run.name)
+def test_encoders_come_back(run, tmp_path, capsys):
+    workdir, output = tiny_encoder.run_directory(tmp_path / "run", run), tmp_path / "hf"
+    command(workdir=workdir, output=output)
+    model, params = load_pretrained(output)
+    assert type(model) is type(run.model) and model.num_params() == run.model.num_params()
+    jax.tree.map(np.testing.assert_array_equal, params, restore.restore_params(workdir)[1])
+    assert load_tokenizer(output).vocabulary == tiny_encoder.tokenizer().vocabulary
+    loads, card = capsys.readouterr().out, (output / "README.md").read_text()
+    assert "AutoModelForMaskedLM" in loads and "AutoModelForMaskedLM" in card
+    if run is tiny_encoder.ELECTRA:
+        assert f'AutoModelForPreTraining.from_pretrained("{output}")' in loads
+        assert f'AutoModelForMaskedLM.from_pretrained("{output}/generator")' in loads
+        assert (
+            "cross_entropy + detection" in card
+            and (output / "generator" / "vocab.txt").exists() == (output / "vocab.txt").exists()
+        )
 
 
 def test_a_full_folder_is_replaced_only_on_request(run, tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,13 @@ def main() -> None:
     parser.add_argument("--model", required=True, choices=list(encoder_shape.SHAPES))
     parser.add_argument("--weights", help="folder for the initial weights, as Hugging Face has them")
     parser.add_argument("--scan", action="store_true", help="scanned layers")
-    parser.add_argument("--remat", default="none", choices=["none", "attention", "full"])
+    parser.add_argument("--remat", default="attention", choices=["none", "attention", "full"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     args = parser.parse_args()
 
     import jax
 
+    from t5x_like.data.inputs import Contiguous
     from t5x_like.models.electra import Electra
     from t5x_like.models.encoder import Encoder
     from t5x_like.objectives.masked_lm import MaskedLM
@@ -53,7 +53,9 @@ def main() -> None:
         dtype=args.dtype,
     )
     model: Any = encoder
-    objective: Any = MaskedLM(length=encoder_shape.LENGTH, max_predictions=encoder_shape.PREDICTIONS)
+    objective: Any = MaskedLM(
+        length=encoder_shape.LENGTH, inputs=Contiguous(), max_predictions=encoder_shape.PREDICTIONS
+    )
     if work.generator:
         discriminator = dataclasses.replace(encoder, mlm_head=False, pooler="first")
         model = Electra(encoder=discriminator, generator_hidden=work.generator)
@@ -68,7 +70,9 @@ def main() -> None:
     total, weight = step.make_eval_step(model, objective, mesh)(current.params, batches[0])["cross_entropy"]
     parity = float(total / weight)
     if args.weights:
-        export(model, current.params, Path(args.weights))
+        from t5x_like.hub.encoders import export_encoder
+
+        export_encoder(model, current.params, args.weights)
     not_counted = time.perf_counter() - tick
 
     def run(number: int) -> float:
@@ -86,17 +90,6 @@ def main() -> None:
         loss_without_dropout=parity,
         not_counted_s=not_counted,
     )
-
-
-def export(model: Any, params: Any, folder: Path) -> None:
-    """The weights as the peer reads them."""
-    from t5x_like.hub.bert import export_bert
-    from t5x_like.hub.electra import export_electra
-
-    if model.kind == "encoder":
-        export_bert(model, params, folder)
-    else:
-        export_electra(model, params, folder)
 
 
 def features(made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -60,7 +60,7 @@ def main() -> None:
 
             if args.weights:
                 self.generator = ElectraForMaskedLM.from_pretrained(f"{args.weights}/generator")
-                self.discriminator = ElectraForPreTraining.from_pretrained(f"{args.weights}/discriminator")
+                self.discriminator = ElectraForPreTraining.from_pretrained(args.weights)
             else:
                 self.generator = ElectraForMaskedLM(config(work.generator))
                 self.discriminator = ElectraForPreTraining(config(1.0))

@@ -3,7 +3,8 @@
 A model names the axes of an activation (`constrain(x, "batch", "length", "mlp")`); the training core says what
 mesh axes those names mean (`with logical_rules(mesh, rules): ...`). Names used by the models of this package:
 
-- parameters: `vocab embed heads mlp layers relpos_buckets`
+- parameters: `vocab embed heads mlp layers relpos_buckets`, and in encoders `positions token_types embedding pooled
+  classes`, which stay whole (`embedding`: the width of tables, where a projection or a head leads to or from it)
 - activations: `batch length embed heads mlp vocab`, and None for an axis that stays whole.
 """
 

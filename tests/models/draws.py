@@ -10,6 +10,9 @@ import numpy as np
 
 from t5x_like.models.t5 import T5, Params
 
+LIGHT: dict[str, bool | str | int] = {"xla_backend_optimization_level": 0}
+"""`compiler_options` of a step that a test runs once: half the time to compile."""
+
 
 def params(model: Any, seed: int = 0) -> Params:
     """Parameters of the model's shapes and of sensible size; equal for equal layers, scanned or unrolled."""

@@ -140,7 +140,7 @@ class _Loop:
     def _begin(self, record: Record | None) -> TrainState:
         """The state to start from, told; the meter."""
         run, setup, stage = self.config, self.setup, self.stage
-        state, told = start.begin(run, setup.mesh, self.store, record)
+        state, told = start.begin(run, setup.mesh, self.store, record, stage.batches.tokenizer_fingerprint)
         print(*told, sep="\n", flush=True)
         self.directory.event("resumed" if record else "started", step=setup.start, told=told)
         self.meter = Meter(

@@ -14,6 +14,9 @@ from t5x_like import typed
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
 from t5x_like.models import stack
+from t5x_like.models.electra import Electra
+from t5x_like.models.encoder import Encoder
+from t5x_like.models.heads import EncoderWithHead
 from t5x_like.training import checkpoints, restore, state
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.progress import duration
@@ -79,9 +82,13 @@ def check_data(record: Record, batches: Batches, directory: RunDir) -> None:
 
 
 def begin(
-    run: Run, mesh: jax.sharding.Mesh, store: Store, record: Record | None
+    run: Run, mesh: jax.sharding.Mesh, store: Store, record: Record | None, tokenizer: str | None = None
 ) -> tuple[state.TrainState, list[str]]:
-    """The state to start from, on its devices, and lines that say where it came from."""
+    """The state to start from, on its devices, and lines that say where it came from.
+
+    Args:
+      tokenizer: fingerprint of the data's, to compare with that of `init_from`.
+    """
     schedule = run.schedule.over(run.steps)
     if record is not None:
         wanted = state.abstract(run.model, run.optimizer, schedule, mesh)
@@ -90,36 +97,48 @@ def begin(
     fresh = state.create(run.model, run.optimizer, schedule, mesh, run.seed)
     if run.init_from is None:
         return fresh, ["new run"]
-    params, report = warm_start(run, fresh.params, run.init_from)
+    params, report = warm_start(run, fresh.params, run.init_from, tokenizer)
     return state.TrainState(
         step=fresh.step, params=params, opt_state=fresh.opt_state, skipped=fresh.skipped
     ), report
 
 
-def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
+def warm_start(run: Run, params: Any, origin: str, tokenizer: str | None = None) -> tuple[Any, list[str]]:
     """`params` with all that fits taken from a run directory or a Hugging Face directory.
 
     Args:
       params: fresh, on their devices; what the origin does not have stays as it is here.
       origin: the directory.
+      tokenizer: fingerprint of the data's; a run that was trained with another is told.
 
     Returns:
       The parameters, and a report of what was matched, converted, missing, unexpected or of another shape.
 
     Raises:
-      UserError: nothing there, or nothing fits.
+      UserError: nothing there, another family (with both), an embedding of another size (with both), or nothing fits.
     """
-    folder = Path(origin)
+    folder, notes = Path(origin), []
     if (folder / "checkpoints").is_dir():
-        _, found = restore.restore_params(folder)
+        there, store, record = restore.open_run(folder)
+        model, found = there.model, restore.load_params(there, store, record)
+        if tokenizer is not None and record.tokenizer != tokenizer:
+            notes = [
+                f"  warning: they were trained with another tokenizer: fingerprint {record.tokenizer} there, "
+                f"{tokenizer} here"
+            ]
     else:
-        from t5x_like.hub.t5 import import_t5
+        from t5x_like.hub.pretrained import load_pretrained
 
-        _, found = import_t5(origin, on_host=True)
+        model, found = load_pretrained(origin, on_host=True)
+    if isinstance(model, EncoderWithHead):
+        model, found = model.encoder, found["encoder"]
+    _check_family(run.model, model, origin)
+    if isinstance(run.model, Electra):
+        found = _regrouped(found, params)
     wanted = checkpoints.paths(params)
     layout = ""
     if wanted.keys() != checkpoints.paths(found).keys():
-        scanned = any("/layers/" in path for path in wanted)
+        scanned = any("/layers/" in f"/{path}" for path in wanted)
         converted = stack.stack_layers(found) if scanned else stack.unstack_layers(found)
         if checkpoints.paths(converted).keys() != checkpoints.paths(found).keys():
             found, layout = converted, f" (layers converted to {'scanned' if scanned else 'unrolled'})"
@@ -129,7 +148,7 @@ def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
         path: f"{path}: {list(given[path].shape)} there, {list(wanted[path].shape)} here"
         for path in sorted((wanted.keys() & given.keys()) - fits)
     }
-    report = [f"weights from {origin}: {len(fits)} of {len(wanted)} arrays matched{layout}"]
+    report = [f"weights from {origin}: {len(fits)} of {len(wanted)} arrays matched{layout}", *notes]
     for label, names in (
         ("missing there, drawn at random", sorted(wanted.keys() - given.keys())),
         ("not used", sorted(given.keys() - wanted.keys())),
@@ -151,3 +170,41 @@ def warm_start(run: Run, params: Any, origin: str) -> tuple[Any, list[str]]:
         for path, leaf in wanted.items()
     ]
     return jax.tree.unflatten(jax.tree.structure(params), leaves), report
+
+
+def _check_family(model: Any, there: Any, origin: str) -> None:
+    """Refuses weights of another family, or of another vocabulary, for `model`."""
+    wanted, found = _family(model), _family(there)
+    if wanted != found:
+        raise UserError(
+            f"these are weights of {found}; the run trains {wanted}",
+            where=f"init_from={origin}",
+            help=f"a configuration of configs/{found.lower()}/, or weights of {wanted}",
+            code=Exit.BAD_DATA,
+        )
+    if model.vocab_size != there.vocab_size:
+        raise UserError(
+            f"the embedding there has {there.vocab_size} rows; the model's has {model.vocab_size}",
+            where=f"init_from={origin}",
+            help=f"model.vocab_size={there.vocab_size}, and data prepared with the tokenizer of these weights",
+            code=Exit.BAD_DATA,
+        )
+
+
+def _family(model: Any) -> str:
+    """For people: T5, BERT, RoBERTa or ELECTRA. A plain encoder is RoBERTa's by where its positions begin."""
+    if isinstance(model, Encoder):
+        return "RoBERTa" if model.position_offset else "BERT"
+    return "ELECTRA" if isinstance(model, Electra) else type(model).__name__
+
+
+def _regrouped(found: Any, params: Any) -> Any:
+    """ELECTRA's parameters with what `params` shares shared, whatever they shared before (or had no generator for)."""
+    shared = found.get("shared", {})
+    discriminator = {**shared, **found["discriminator"]}
+    common = {name: discriminator.pop(name) for name in params.get("shared", {}) if name in discriminator}
+    given = {"shared": common, "discriminator": discriminator}
+    if "generator" in found:
+        generator = {**shared, **found["generator"]}
+        given["generator"] = {name: tree for name, tree in generator.items() if name not in common}
+    return {name: tree for name, tree in given.items() if tree}

@@ -294,9 +294,9 @@ def test_warm_start_tells_what_does_not_fit(finished, data):
     assert "missing there, drawn at random: 13: decoder/layers_1/" in text
     assert "of another shape, drawn at random" in text and "[16, 32] there, [16, 48] here" in text
     assert (params["decoder"]["layers_1"]["mlp"]["wi"]["kernel"] == 7).all()
-    wide = dataclasses.replace(MODEL, vocab_size=384, d_model=24, d_kv=4, num_heads=1)
+    narrow = dataclasses.replace(MODEL, d_model=24, d_kv=4, num_heads=1, relative_buckets=16)
     with pytest.raises(UserError, match="no array of the model fits"):
-        start.warm_start(make(data, model=wide), fresh(wide), str(finished))
+        start.warm_start(make(data, model=narrow), fresh(narrow), str(finished))
 
 
 def test_warm_start_from_a_hugging_face_directory(finished, data, tmp_path):

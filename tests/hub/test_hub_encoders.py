@@ -118,6 +118,8 @@ def test_electras_two_networks(tmp_path):
     close(found, known["generator/logits"])
     alone, own = import_encoder(first)
     assert isinstance(alone, Electra) and own.keys() == {"discriminator"}
+    export_encoder(alone, own, tmp_path / "again")
+    assert equal(import_encoder(tmp_path / "again")[1], own)
     close(run(alone, own, batch("electra"))["detection_logits"], known["ForPreTraining/logits"])
 
 

@@ -1,0 +1,94 @@
+"""Trains configurations under one budget, judges them at several points by fine-tuning and by a linear probe, and
+writes one report: who learns faster, at equal compute?
+
+  python -m t5x_like.race --config=race/bert_vs_electra --data=data/text --tasks=data/tasks --workdir=races/a
+  python -m t5x_like.race --config=race/bert_vs_electra --set=budget=1e14 --data=... --tasks=... --workdir=...
+  python -m t5x_like.race --config=race/bert_vs_electra --workdir=races/a --report_only
+
+--tasks holds a folder for each task, as `t5x_like.finetune --data` reads them. The same command again continues
+where the race stopped; a contestant that is added to the configuration joins in. WORKDIR/report.html and
+WORKDIR/race.json hold everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.errors import Exit, UserError
+
+FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string("config", None, "family/file:function that returns a Race", flag_values=FLAGS)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "path=value, such as budget=1e14 or contestants.0.run.seed=1", flag_values=FLAGS
+)
+_DATA = flags.DEFINE_string("data", None, "token dataset(s) that all contestants read", flag_values=FLAGS)
+_TASKS = flags.DEFINE_string("tasks", None, "folder with a folder for each task", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", None, "where the race is kept", flag_values=FLAGS)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", None, "split the CPU into this many devices", lower_bound=1, flag_values=FLAGS
+)
+_REPORT_ONLY = flags.DEFINE_bool(
+    "report_only", False, "write the report of what there is, and run nothing", flag_values=FLAGS
+)
+_READING = flags.DEFINE_string(
+    "reading", None, "text file with a reading of the result, put at the top of the report", flag_values=FLAGS
+)
+
+
+def main(argv: list[str]) -> int:
+    """Reads the flags; plans, runs, reports."""
+    del argv
+    for flag, wanted in (("config", "race/bert_vs_electra"), ("workdir", "races/NAME")):
+        if FLAGS[flag].value is None:
+            raise UserError(f"--{flag} is missing", where=f"--{flag}", help=f"--{flag}={wanted}")
+    if _CPU_DEVICES.value:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value)
+    from t5x_like import config, racing, typed
+
+    race = config.load_as(_CONFIG.value or "", racing.Race, _SET.value)
+    if _DATA.value is not None:
+        contestants = tuple(
+            dataclasses.replace(c, run=typed.override(c.run, f"data.sources={_DATA.value}", where="--data"))
+            for c in race.contestants
+        )
+        race = dataclasses.replace(race, contestants=contestants)
+    racing.check(race)
+    workdir = Path(_WORKDIR.value or "")
+    cli.keep_compiled_programs()
+    shares = racing.plan(race, workdir)
+    for name, share in shares.items():
+        print(
+            f"{name:<20} {share.steps:>8,} steps x {share.formula_flops:.3e} FLOPs by formula, "
+            f"{share.compiled_flops:.3e} compiled; {share.parameters:,} parameters"
+        )
+    code = Exit.DONE
+    if not _REPORT_ONLY.value:
+        if _TASKS.value is None:
+            raise UserError(
+                "where are the tasks?", where="--tasks", help="--tasks=DIR, with DIR/rotten_tomatoes/..."
+            )
+        code = racing.execute(race, shares, workdir, Path(_TASKS.value))
+    reading = _read(_READING.value) if _READING.value else None
+    racing.report(race, shares, workdir, reading)
+    print(f"report: {workdir / 'report.html'}")
+    return code
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read the text: {e}", where=path, code=Exit.BAD_DATA) from None
+
+
+if __name__ == "__main__":
+    if not {"--help", "-h"} & set(sys.argv):
+        cli.use_huge_pages()
+    cli.run(main, FLAGS)

@@ -1,0 +1,438 @@
+"""A race: configurations trained under one budget, judged at several points by what they can be used for.
+
+    race = config.load_as("race/bert_vs_electra", Race)
+    plan = racing.plan(race, data)          # steps that the budget buys each contestant
+    racing.execute(race, plan, workdir, tasks_dir)
+
+Compute is counted in floating point operations of a train step: by formula (matrix products, forward and twice that
+backward) and from the compiled program; the budget is spent by the one that `Race.count` names. A contestant of any
+family can enter whose model has an encoder to fine-tune. Everything that is finished stays on disk; the same call
+again continues.
+
+    WORKDIR/plan.json                             steps, FLOPs and tokens of each contestant; fixed at the first start
+    WORKDIR/<contestant>/seed-<n>/                a run directory of `train`, a checkpoint at each point
+    WORKDIR/<contestant>/seed-<n>/results.jsonl   one line a judgement
+    WORKDIR/race.json, WORKDIR/report.html        everything in one file each
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from t5x_like import typed
+from t5x_like.config import Run, validate
+from t5x_like.data.batches import Batches
+from t5x_like.errors import Exit, UserError, did_you_mean
+from t5x_like.tasks.finetuning import FineTune
+from t5x_like.training import loop, partitioning, state
+from t5x_like.training.checkpoints import Checkpoints
+from t5x_like.training.meter import step_flops, token_features
+from t5x_like.training.run import Evaluation, describe, describe_diff
+from t5x_like.training.run_dir import write_atomically
+from t5x_like.training.step import make_train_step
+
+Count = Literal["formula", "compiled", "seconds"]
+TIMED_STEPS = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A name and the run that bears it. Steps, seed, data, checkpoints and validation are the race's to set."""
+
+    name: str
+    run: Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Race:
+    """What is compared, and how.
+
+    Attributes:
+      contestants: two or more, told apart by their names.
+      budget: of one contestant and one seed: FLOPs, or seconds of training steps where `count` is "seconds".
+      count: FLOPs by formula, FLOPs of the compiled program, or wall time (timed on this machine when planned).
+      points: judgements on the way, equally far apart, the last at the end; the untrained model is judged too.
+      seeds: of pretraining: parameters, data order, masks.
+      tasks: what the contestants are fine-tuned on; names of `tasks.definitions`.
+      finetune: how; its seeds are the repetitions at each point. Its task and init are the race's to set.
+      probe_seeds: repetitions of the linear probe; () leaves it out.
+      probe_examples: most examples of a task that the probe is trained and tested on.
+    """
+
+    name: str
+    contestants: tuple[Contestant, ...]
+    budget: float
+    count: Count = "formula"
+    points: int = 4
+    seeds: tuple[int, ...] = (0,)
+    tasks: tuple[str, ...] = ()
+    finetune: FineTune = FineTune()
+    probe_seeds: tuple[int, ...] = (0, 1, 2)
+    probe_examples: int = 8000
+
+
+def check(race: Race) -> None:
+    """Raises `UserError` where the race cannot be run."""
+    from t5x_like.tasks import definitions
+
+    typed.check(race, Race)
+    names = [contestant.name for contestant in race.contestants]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two contestants are called {name!r}", where="contestants")
+        if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+            raise UserError(
+                f"{name!r} cannot be the name of a contestant: it names a folder (letters, digits, - _ .)",
+                where="contestants",
+            )
+    for field in ("budget", "points"):
+        if not getattr(race, field) > 0:
+            raise UserError(f"{field} is {getattr(race, field)}; it must be positive", where=field)
+    for field in ("contestants", "seeds", "tasks"):
+        if not getattr(race, field):
+            raise UserError(f"a race needs {field}", where=field)
+    known = definitions.names()
+    for task in race.tasks:
+        if task not in known:
+            raise UserError(f"no task {task!r}", where="tasks", help=did_you_mean(task, known))
+    for contestant in race.contestants:
+        try:
+            validate(contestant.run)
+        except UserError as e:
+            raise UserError(
+                f"contestant {contestant.name!r}: {e.what}", where=e.where, help=e.help, code=e.code
+            ) from None
+
+
+# ---- what the budget buys -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share:
+    """What the budget buys a contestant.
+
+    Attributes:
+      steps: a multiple of `Race.points`.
+      formula_flops, compiled_flops: of one step.
+      step_seconds: median of a few steps on the machine that planned; None where FLOPs are counted.
+      tokens: of one step, padding included.
+      parameters: of the whole model; `encoder_parameters`: of what is fine-tuned.
+    """
+
+    steps: int
+    formula_flops: float
+    compiled_flops: float
+    step_seconds: float | None
+    tokens: int
+    parameters: int
+    encoder_parameters: int
+
+    def flops(self, count: Count) -> float:
+        """FLOPs of one step as the race counts them (by formula where it counts seconds)."""
+        return self.compiled_flops if count == "compiled" else self.formula_flops
+
+
+def plan(race: Race, workdir: Path, say: Callable[[str], None] = print) -> dict[str, Share]:
+    """The share of each contestant; read back where the race was planned before.
+
+    Raises:
+      UserError: a budget that buys less than a step for each point; or the directory holds another race.
+    """
+    path = workdir / "plan.json"
+    described = {c.name: describe(c.run, all_values=True) for c in race.contestants}
+    rules = {"budget": race.budget, "count": race.count, "points": race.points}
+    stored = _read_plan(path)
+    if stored:
+        for name, value in rules.items():
+            if stored["rules"][name] != value:
+                raise UserError(
+                    f"this race was begun with {name} {stored['rules'][name]}, not {value}",
+                    where=str(path),
+                    help="choose another --workdir",
+                )
+        for name, text in described.items():
+            if stored["configs"].get(name, text) != text:
+                raise UserError(
+                    f"contestant {name!r} was begun with another configuration",
+                    where=str(path),
+                    help="give it a new name, or choose another --workdir",
+                )
+    shares = {name: Share(**share) for name, share in stored.get("shares", {}).items()}
+    for contestant in race.contestants:
+        if contestant.name not in shares:
+            say(f"counting a step of {contestant.name}")
+            shares[contestant.name] = _share(race, contestant.run)
+    configs = stored.get("configs", {}) | described
+    text = {
+        "rules": rules,
+        "configs": configs,
+        "shares": {n: dataclasses.asdict(s) for n, s in shares.items()},
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(text, indent=2) + "\n")
+    return {contestant.name: shares[contestant.name] for contestant in race.contestants}
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        assert {"rules", "configs", "shares"} <= stored.keys()
+    except (OSError, ValueError, AssertionError, AttributeError):
+        raise UserError(
+            "the plan of this race cannot be read", where=str(path), help="remove it", code=Exit.BAD_DATA
+        ) from None
+    return stored
+
+
+def _share(race: Race, run: Run) -> Share:
+    mesh = run.mesh.build()
+    batches = Batches(run.data, run.objective, run.batch_size, run.seed)
+    run.objective.check(run.model, batches.vocabulary)
+    formula = step_flops(run.model, batches.features, run.batch_size)
+    schedule = run.schedule.over(1000)
+    unrolled = _unrolled(
+        run.model
+    )  # a scanned stack is a loop, whose body the compiler's analysis counts once
+    step = make_train_step(
+        unrolled,
+        run.objective,
+        run.optimizer,
+        schedule,
+        mesh,
+        seed=run.seed,
+        clip_global_norm=run.clip_global_norm,
+    )
+    wanted = state.abstract(unrolled, run.optimizer, schedule, mesh)
+    sharding = partitioning.batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
+        for name, feature in batches.features.items()
+    }
+    compiled = step.lower(wanted, batch).compile()
+    counted = compiled_flops(compiled, mesh.size)
+    seconds = (
+        _timed(race, run, unrolled, compiled, schedule, mesh, batches) if race.count == "seconds" else None
+    )
+    price = {"formula": formula, "compiled": counted, "seconds": seconds}[race.count]
+    assert price
+    each = int(race.budget / price / race.points)
+    if each < 1:
+        raise UserError(
+            f"the budget of {race.budget:.3g} buys {race.budget / price:.2f} steps of {run.name}, and there are "
+            f"{race.points} points to reach",
+            where="budget",
+            help=f"budget={price * race.points * 10:.3g} buys 10 steps for each point",
+        )
+    encoder = getattr(run.model, "encoder", run.model)
+    return Share(
+        steps=each * race.points,
+        formula_flops=formula,
+        compiled_flops=counted,
+        step_seconds=seconds,
+        tokens=run.batch_size * sum(batches.features[n].shape[0] for n in token_features(batches.features)),
+        parameters=run.model.num_params(),
+        encoder_parameters=encoder.num_params(),
+    )
+
+
+def _unrolled(model: Any) -> Any:
+    """The model with separate layers, those of an encoder inside it too."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(model):
+        if field.name == "scan_layers":
+            changes["scan_layers"] = False
+        elif dataclasses.is_dataclass(inner := getattr(model, field.name)):
+            changes[field.name] = _unrolled(inner)
+    return dataclasses.replace(model, **changes)
+
+
+def compiled_flops(compiled: jax.stages.Compiled, devices: int) -> float:
+    """Floating point operations of a compiled program on all devices, as XLA's own analysis counts them: every
+    operation of the optimised program, elementwise ones and recomputation included, loop bodies once."""
+    analysis = compiled.cost_analysis()
+    found = analysis[0] if isinstance(analysis, list) else analysis
+    return float((found or {}).get("flops", 0.0)) * devices
+
+
+def _timed(
+    race: Race, run: Run, model: Any, step: Any, schedule: Any, mesh: jax.sharding.Mesh, batches: Batches
+) -> float:
+    """Median seconds of a step, the first one left out."""
+    del race
+    current = state.create(model, run.optimizer, schedule, mesh, run.seed)
+    seconds = []
+    for number in range(TIMED_STEPS + 1):
+        batch = partitioning.shard_batch(batches(number), mesh)
+        begun = time.perf_counter()
+        current, sums = step(current, batch)
+        jax.block_until_ready(sums)
+        seconds.append(time.perf_counter() - begun)
+    return sorted(seconds[1:])[TIMED_STEPS // 2]
+
+
+# ---- running it -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heat:
+    """One contestant with one pretraining seed, and where it runs."""
+
+    contestant: Contestant
+    seed: int
+    share: Share
+    directory: Path
+
+    @property
+    def run(self) -> Run:
+        """The run, with what the race decides."""
+        return dataclasses.replace(
+            self.contestant.run,
+            name=f"{self.contestant.name}-seed-{self.seed}",
+            seed=self.seed,
+            steps=self.share.steps,
+        )
+
+
+def heats(race: Race, shares: dict[str, Share], workdir: Path) -> Iterator[Heat]:
+    """Seed by seed, so that a race that is stopped half-way has whole rounds."""
+    for seed in race.seeds:
+        for contestant in race.contestants:
+            share = shares[contestant.name]
+            each = share.steps // race.points
+            run = dataclasses.replace(
+                contestant.run,
+                checkpoints=Checkpoints(every=each, keep_last=race.points, keep_best=0),
+                evaluation=Evaluation(every=each, batches=contestant.run.evaluation.batches),
+            )
+            yield Heat(
+                contestant=dataclasses.replace(contestant, run=run),
+                seed=seed,
+                share=share,
+                directory=workdir / contestant.name / f"seed-{seed}",
+            )
+
+
+def pretrain(heat: Heat, say: Callable[[str], None] = print) -> Exit:
+    """Trains a heat to its end, or on from where it stopped."""
+    say(f"\n== {heat.contestant.name}, seed {heat.seed}: {heat.share.steps:,} steps")
+    code = loop.train(heat.run, str(heat.directory))
+    jax.clear_caches()
+    return code
+
+
+def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = print) -> None:
+    """Fine-tunes and probes the untrained model and every checkpoint on every task; skips what is done."""
+    from t5x_like import judging
+
+    path = heat.directory / "results.jsonl"
+    done = {(r["step"], r["task"], r["method"], r["seed"]) for r in read_results(path)}
+    each = heat.share.steps // race.points
+    for step in range(0, heat.share.steps + 1, each):
+        for task in race.tasks:
+            for method, seeds in judging.methods(race, task):
+                missing = tuple(s for s in seeds if (step, task, method, s) not in done)
+                if not missing:
+                    continue
+                for record in judging.judge(
+                    race, heat.run, heat.directory, step, task, method, missing, tasks_dir
+                ):
+                    line = json.dumps({"step": step, "task": task, "method": method, **record})
+                    with path.open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
+                    say(
+                        f"{heat.contestant.name} seed {heat.seed} step {step:>6,} {task} {method} seed "
+                        f"{record['seed']}: {record['metric']} {record['value']:.4f} ({record['seconds']:.0f} s)"
+                    )
+        jax.clear_caches()
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The judgements of a heat; a torn last line is passed over."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, Any]:
+    """Everything that is known of the race, as plain data; what the report is drawn from."""
+    results, curves = [], []
+    for heat in heats(race, shares, workdir):
+        place = {"contestant": heat.contestant.name, "pretraining_seed": heat.seed}
+        price = heat.share.flops(race.count)
+        for record in read_results(heat.directory / "results.jsonl"):
+            spent = {"flops": record["step"] * price, "tokens": record["step"] * heat.share.tokens}
+            results.append({**place, **spent, **record})
+        metrics = heat.directory / "metrics.jsonl"
+        for record in read_results(metrics):
+            if record.get("kind") in ("train", "eval"):
+                curves.append({**place, "flops": record["step"] * price, **record})
+    first = race.contestants[0]
+    return {
+        "name": race.name,
+        "budget": race.budget,
+        "count": race.count,
+        "points": race.points,
+        "tasks": list(race.tasks),
+        "finetune": typed.to_data(race.finetune),
+        "contestants": {
+            c.name: {
+                **dataclasses.asdict(shares[c.name]),
+                "model": type(c.run.model).__name__,
+                "objective": c.run.objective.summary,
+                "config": describe(c.run),
+                "differs": describe_diff(first.run, c.run) if c is not first else "",
+            }
+            for c in race.contestants
+        },
+        "results": results,
+        "curves": curves,
+    }
+
+
+def execute(race: Race, shares: dict[str, Share], workdir: Path, tasks_dir: Path) -> Exit:
+    """Pretrains and judges every heat that is not finished; `INTERRUPTED` where a signal stopped one."""
+    from t5x_like import judging
+
+    judging.check_tasks(race.tasks, tasks_dir)
+    for heat in heats(race, shares, workdir):
+        code = pretrain(heat)
+        if code != Exit.DONE:
+            return code
+        judge(race, heat, tasks_dir)
+    return Exit.DONE
+
+
+def report(race: Race, shares: dict[str, Share], workdir: Path, reading: str | None = None) -> None:
+    """Writes race.json and report.html, of a finished race or of what there is so far."""
+    from t5x_like import race_report
+
+    data = collect(race, shares, workdir)
+    write_atomically(workdir / "race.json", json.dumps(data) + "\n")
+    samples = {contestant.name: shown(contestant.run) for contestant in race.contestants}
+    write_atomically(workdir / "report.html", race_report.page(data, samples, reading))
+
+
+def shown(run: Run, rows: int = 3) -> str:
+    """HTML of the first rows of a run's first batch: what its objective shows the model. A page inside the page, so
+    that the styles of the two keep apart."""
+    from t5x_like import inspection, rendering
+
+    batches = Batches(run.data, run.objective, run.batch_size, run.seed)
+    inside = rendering.to_html(inspection.inspect(batches, 0), run.name, rows)
+    return f'<iframe srcdoc="{html.escape(inside)}"></iframe>'

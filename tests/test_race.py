@@ -1,0 +1,147 @@
+"""A race from its configuration to its page, on models of some thousand parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tiny_encoder
+import tiny_tasks
+from tiny_dataset import documents
+from tiny_run import one_device
+
+from t5x_like import config, racing
+from t5x_like.data.batches import Data, Source
+from t5x_like.data.token_dataset import from_documents
+from t5x_like.errors import Exit, UserError
+from t5x_like.racing import Contestant, Race
+from t5x_like.tasks.finetuning import FineTune
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("race") / "data"
+    from_documents(
+        folder, tiny_encoder.tokenizer(), {"train": documents(200), "validation": documents(20, 1)}
+    )
+    return folder
+
+
+def race(data: Path, **changes: object) -> Race:
+    def with_data(run: config.Run) -> config.Run:
+        return dataclasses.replace(run, data=Data(sources=(Source(path=str(data)),)))
+
+    made = Race(
+        name="tiny",
+        contestants=(
+            Contestant(name="bert", run=with_data(tiny_encoder.BERT)),
+            Contestant(name="electra", run=with_data(tiny_encoder.ELECTRA)),
+        ),
+        budget=2e9,
+        points=2,
+        tasks=("sms_spam",),
+        finetune=FineTune(epochs=1.0, batch_size=16, length=24, seeds=(0, 1)),
+        probe_seeds=(0,),
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_race_runs_continues_and_reports(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks, workdir = tmp_path / "tasks", tmp_path / "race"
+    tiny_tasks.write(tasks / "sms_spam", tiny_tasks.CLASSIFICATION, train=96, test=32)
+    tiny = race(data)
+    with one_device():
+        racing.check(tiny)
+        shares = racing.plan(tiny, workdir)
+        for share in shares.values():  # equal compute, to the last whole step of every point
+            assert 0 <= tiny.budget - share.steps * share.formula_flops < tiny.points * share.formula_flops
+        assert shares["bert"].steps > shares["electra"].steps
+        assert racing.execute(tiny, shares, workdir, tasks) == Exit.DONE
+        results = racing.collect(tiny, shares, workdir)["results"]
+        # points 0, 1, 2; each probed once and fine-tuned twice
+        assert len(results) == 2 * 3 * (1 + 2)
+        assert {r["flops"] for r in results if r["contestant"] == "bert"} == {
+            step * shares["bert"].formula_flops
+            for step in (0, shares["bert"].steps // 2, shares["bert"].steps)
+        }
+        # a judgement that was lost is made again, and comes out the same; the others are left alone
+        lines = (workdir / "bert/seed-0/results.jsonl").read_text().splitlines()
+        (workdir / "bert/seed-0/results.jsonl").write_text("\n".join(lines[:-1]) + '\n{"torn')
+        capsys.readouterr()
+        assert racing.execute(tiny, racing.plan(tiny, workdir), workdir, tasks) == Exit.DONE
+        printed = capsys.readouterr().out
+        assert printed.count("sms_spam finetune") == 1 and "sms_spam probe" not in printed
+        again = json.loads((workdir / "bert/seed-0/results.jsonl").read_text().splitlines()[-1])
+        before = json.loads(lines[-1])
+        assert {**again, "seconds": 0} == {**before, "seconds": 0}
+    racing.report(tiny, shares, workdir, "A reading.")
+    page = (workdir / "report.html").read_text()
+    assert "A reading." in page and page.count("<iframe") == 2
+    assert json.loads((workdir / "race.json").read_text())["contestants"]["electra"]["steps"] > 0
+
+
+def test_the_compiled_program_is_counted(data: Path, tmp_path: Path) -> None:
+    with one_device():
+        shares = racing.plan(race(data, contestants=race(data).contestants[:1], count="compiled"), tmp_path)
+    share = shares["bert"]
+    # The compiler counts more than the products of the formula, and nothing near twice as much at this size.
+    assert 1.0 < share.compiled_flops / share.formula_flops < 3.0
+    assert share.steps == int(2e9 / share.compiled_flops / 2) * 2
+
+
+def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -> None:
+    one = race(data, contestants=race(data).contestants[:1])
+    with one_device():
+        racing.plan(one, tmp_path)
+    with pytest.raises(UserError, match=r"budget 2000000000\.0, not 3000000000\.0"):
+        racing.plan(dataclasses.replace(one, budget=3e9), tmp_path)
+    run = dataclasses.replace(one.contestants[0].run, batch_size=16)
+    with pytest.raises(UserError, match="'bert' was begun with another configuration"):
+        racing.plan(dataclasses.replace(one, contestants=(Contestant(name="bert", run=run),)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ("sms_spma",)}, "no task 'sms_spma'"),
+        ({"tasks": ()}, "a race needs tasks"),
+        ({"points": 0}, "points is 0"),
+        ({"contestants": (Contestant(name="a/b", run=tiny_encoder.BERT),)}, "names a folder"),
+        (
+            {"contestants": (Contestant(name="a", run=tiny_encoder.BERT),) * 2},
+            "two contestants are called 'a'",
+        ),
+        (
+            {
+                "contestants": (
+                    Contestant(name="a", run=dataclasses.replace(tiny_encoder.BERT, batch_size=0)),
+                )
+            },
+            "contestant 'a': batch_size is 0",
+        ),
+    ],
+)
+def test_impossible_races_are_refused(data: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        racing.check(race(data, **changes))
+
+
+def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp_path: Path) -> None:
+    one = race(data, contestants=race(data).contestants[:1], budget=1.0)
+    with one_device(), pytest.raises(UserError, match=r"buys 0\.00 steps") as caught:
+        racing.plan(one, tmp_path)
+    assert caught.value.help is not None and "10 steps" in caught.value.help
+    with pytest.raises(UserError, match="no folder for the task sms_spam"):
+        racing.execute(one, {}, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config", "tiny"])
+def test_shipped_races_can_be_run(name: str) -> None:
+    found = config.load_as(f"race/bert_vs_electra:{name}", Race)
+    racing.check(found)
+    assert [c.name for c in found.contestants] == ["bert", "electra"]

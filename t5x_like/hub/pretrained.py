@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from t5x_like.errors import Exit, UserError, did_you_mean
 from t5x_like.hub import directory, safetensors
+from t5x_like.hub.encoder_import import import_encoder
 from t5x_like.hub.encoder_keys import FAMILIES
-from t5x_like.hub.encoders import AnyEncoder, import_encoder
+from t5x_like.hub.encoders import AnyEncoder
 from t5x_like.hub.t5 import import_t5
 from t5x_like.models.family import Params
 from t5x_like.models.t5 import T5

@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t5x_like.data import tokenizer_json
+
 if TYPE_CHECKING:
     from t5x_like.data.tokenizers import Tokenizer
 
@@ -72,6 +74,8 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     added |= {i for i, piece in enumerate(proto.pieces) if piece.type in (_UNKNOWN, _CONTROL, _USER_DEFINED)}
     metaspace = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "always", "split": True}
     eos = names[vocabulary.eos]
+    first, end = tokenizer_json.sequence("A", 0), tokenizer_json.special(eos, 0)
+    second = tokenizer_json.sequence("B", 1)
     charsmap = proto.normalizer_spec.precompiled_charsmap
     normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
     byte_fallback = any(piece.type == _BYTE for piece in proto.pieces)
@@ -80,38 +84,21 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {
-                "id": i,
-                "content": names[i],
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": i >= len(proto.pieces) or proto.pieces[i].type != _USER_DEFINED,
-            }
+            tokenizer_json.added_token(
+                i, names[i], special=i >= len(proto.pieces) or proto.pieces[i].type != _USER_DEFINED
+            )
             for i in sorted(added)
         ],
         "normalizer": normalizer if charsmap else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [_sequence("A", 0), _special(eos, 0)],
-            "pair": [_sequence("A", 0), _special(eos, 0), _sequence("B", 1), _special(eos, 1)],
-            "special_tokens": {eos: {"id": eos, "ids": [vocabulary.eos], "tokens": [eos]}},
-        },
+        "post_processor": tokenizer_json.template(
+            [first, end], [first, end, second, tokenizer_json.special(eos, 1)], {eos: vocabulary.eos}
+        ),
         "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, metaspace]},
         "model": _unigram(names, scores, vocabulary.unk, byte_fallback)
         if proto.trainer_spec.model_type == _UNIGRAM
         else _bpe(names, scores, vocabulary.unk, byte_fallback),
     }
-
-
-def _sequence(name: str, type_id: int) -> dict[str, Any]:
-    return {"Sequence": {"id": name, "type_id": type_id}}
-
-
-def _special(name: str, type_id: int) -> dict[str, Any]:
-    return {"SpecialToken": {"id": name, "type_id": type_id}}
 
 
 def _unigram(names: list[str], scores: list[float], unk: int | None, byte_fallback: bool) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import safetensors.numpy
 
 from t5x_like.data.wordpiece import SPECIAL, from_pieces
 from t5x_like.errors import UserError
-from t5x_like.hub.encoders import export_encoder, import_electra, import_encoder, to_hugging_face
+from t5x_like.hub.encoder_import import import_electra, import_encoder
+from t5x_like.hub.encoders import export_encoder, to_hugging_face
 from t5x_like.hub.pretrained import load_pretrained
 from t5x_like.models.electra import Electra
 from t5x_like.models.encoder import Encoder

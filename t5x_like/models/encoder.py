@@ -55,6 +55,9 @@ class Encoder:
       eps: of the norms.
       dropout: after the embeddings and before each residual sum; attention_dropout: on the probabilities.
       stddev, truncated_init: of the initial kernels and tables: normal, or cut at 2 stddev without rescaling.
+      position_init: "normal" draws the position table as the others; "sinusoid" begins with Vaswani et al.'s sines and
+        cosines (DistilBERT), scaled to the root mean square `stddev`. Neighbouring places then look alike from the
+        first step, and a small model finds out about them sooner.
       glorot_projection: Glorot-uniform kernel from E to D (electra/model/modeling.py), else as the others.
       zero_pad_rows: the word row of padding and its position row start at zero, where they stay: no loss sees them.
       pad_id: the id that nothing attends to.
@@ -83,6 +86,7 @@ class Encoder:
     attention_dropout: float = 0.1
     stddev: float = 0.02
     truncated_init: bool = True
+    position_init: Literal["normal", "sinusoid"] = "normal"
     glorot_projection: bool = False
     zero_pad_rows: bool = False
     pad_id: int = 0

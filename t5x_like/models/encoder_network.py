@@ -55,6 +55,21 @@ def _with_zero_row(init: Initializer, row: int | None) -> Initializer:
     return lambda *arguments: init(*arguments).at[row].set(0.0)
 
 
+def sinusoids(stddev: float) -> Initializer:
+    """Sines in the first half of the columns, cosines in the second, wavelengths from 2 pi to 20,000 pi (Vaswani et al.
+    2017, section 3.5), times sqrt(2) * stddev."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = F32) -> Array:
+        del key
+        rows, width = shape
+        half = -(-width // 2)
+        angles = jnp.arange(rows)[:, None] * 10_000.0 ** (-jnp.arange(half) / half)
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)[:, :width]
+        return (2**0.5 * stddev * waves).astype(dtype)
+
+    return init
+
+
 def _norm(c: Encoder) -> LayerNorm:
     return LayerNorm(jnp.dtype(c.dtype), c.eps)
 
@@ -70,8 +85,9 @@ class Embeddings(nn.Module):
         init = normal(c)
         width = c.embedding_width
         self.word = Embedding(c.vocab_size, width, dtype, _with_zero_row(init, pad_row))
+        places = init if c.position_init == "normal" else sinusoids(c.stddev)
         self.position = Embedding(
-            c.max_positions, width, dtype, _with_zero_row(init, pad_position), ("positions", "embed")
+            c.max_positions, width, dtype, _with_zero_row(places, pad_position), ("positions", "embed")
         )
         if c.token_types:
             self.token_type = Embedding(c.token_types, width, dtype, init, ("token_types", "embed"))

@@ -392,3 +392,13 @@ def test_long_rows_and_missing_heads_are_refused() -> None:
         with pytest.raises(UserError) as caught:
             getattr(model, method)(params, hidden)
         assert caught.value.where == f"model.{field}"
+
+
+def test_positions_can_begin_as_sinusoids() -> None:
+    model = Encoder(vocab_size=16, hidden_size=8, num_layers=1, num_heads=1, d_ff=8, max_positions=32,
+                    position_init="sinusoid", stddev=0.1, mlm_head=False, pair_head=False)  # fmt: skip
+    table = np.asarray(model.init(jax.random.key(0))["embeddings"]["position"]["embedding"])
+    angles = np.arange(32)[:, None] * np.array([1.0, 0.1, 0.01, 0.001])
+    expected = 0.1 * np.sqrt(2) * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    np.testing.assert_allclose(table, expected, atol=1e-6)
+    assert np.sqrt(np.mean(table**2)) == pytest.approx(0.1)

@@ -13,8 +13,8 @@ bits_per_byte     cross entropy over the UTF-8 bytes of the targets' text (speci
                   left out where the tokenizer does not say what bytes a piece stands for
 pair_loss         of next sentence prediction, nats a pair; and pair_accuracy
 detection         of ELECTRA's discriminator, nats a token; and detection_accuracy, detection_precision (of the tokens
-                  that it holds to be replaced, those that are), detection_recall (of the replaced ones, those that it
-                  finds); `replaced` is their share of all tokens
+                  that it holds to be replaced, those that are; left out where there are none), detection_recall (of
+                  the replaced ones, those that it finds); `replaced` is their share of all tokens
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def example(row: Batch, source: np.ndarray, objective: EncoderObjective, tokeniz
 def pieces(ids: np.ndarray, fates: np.ndarray, types: np.ndarray, tokenizer: Tokenizer) -> tuple[Piece, ...]:
     """Runs of tokens that look the same, with their fate and their segment; special ids each alone."""
     v = tokenizer.vocabulary
-    special = np.isin(ids, [i for i in (v.cls, v.sep, v.mask, v.pad) if i is not None])
+    special = np.isin(ids, [i for i in (v.cls, v.sep, v.mask, v.pad) if i is not None]) | (ids >= v.size)
     out = []
     for _, group in itertools.groupby(
         range(len(ids)), lambda i: (fates[i], types[i], i + 1 if special[i] or fates[i] else 0)
@@ -81,12 +81,16 @@ def asked(shown: Shown, tokenizer: Tokenizer) -> tuple[Piece, ...]:
 def spelt(ids: Sequence[int] | np.ndarray, tokenizer: Tokenizer, *, special: bool = False) -> str:
     """Tokens as text, a space in front where the first begins a word."""
     first = int(ids[0])
-    if special:
-        return " " + tokenizer.id_to_piece(first)
-    text = tokenizer.decode(ids).strip()
+    text = "" if special else tokenizer.decode(ids).strip()
     if not text:
-        return " " + tokenizer.id_to_piece(first)
+        return " " + named(first, tokenizer)
     return " " * bool(tokenizer.word_starts[first]) + text
+
+
+def named(index: int, tokenizer: Tokenizer) -> str:
+    """The piece; a generator that has not learnt better also samples rows of its table that stand for none."""
+    size = tokenizer.vocabulary.size
+    return tokenizer.id_to_piece(index) if index < size else f"<row {index} of {size}>"
 
 
 def runs(marks: np.ndarray) -> tuple[int, ...]:
@@ -124,7 +128,7 @@ def judged(
         alarms = [int(k) for k in np.flatnonzero(probabilities[i, :n] > 0.5)]
         detected = tuple(
             Piece(
-                clean(f" {tokenizer.id_to_piece(int(tokens[k]))} {probabilities[i, k]:.2f}"),
+                clean(f" {named(int(tokens[k]), tokenizer)} {probabilities[i, k]:.2f}"),
                 fate=FATES[_REPLACED] if fates[k] else None,
             )
             for k in alarms

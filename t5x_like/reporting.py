@@ -57,10 +57,9 @@ def headline(figures: dict[str, Any]) -> str:
     if unigram is not None:
         line += f"; unigram entropy of the same targets {unigram:.3f}: {figures['gain']:.3f} nats better"
     if "detection_recall" in figures:
-        line += (
-            f"\nof the tokens that its generator replaced {figures['detection_recall']:.1%} found, "
-            f"{figures['detection_precision']:.1%} of the alarms right"
-        )
+        line += f"\nof the tokens that its generator replaced {figures['detection_recall']:.1%} found"
+        right = figures.get("detection_precision")  # missing where there were no alarms
+        line += "" if right is None else f", {right:.1%} of the alarms right"
     if figures.get("swapped"):
         line += f"; of {figures['swapped']} swapped words {figures['found']} found, {figures['wrong']} false alarms"
     return line

@@ -1,14 +1,18 @@
 """`evaluate`: the figures of a run on held-out text, and what counting words alone would give."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 import tiny_dataset
+import tiny_encoder
 from tiny_run import make, one_device
 
 from t5x_like import evaluate as command
+from t5x_like.data.batches import Batches, Data, Source
+from t5x_like.data.token_dataset import from_documents
 from t5x_like.errors import Exit, UserError
 from t5x_like.training import metrics
 from t5x_like.training.loop import train
@@ -55,8 +59,6 @@ def test_what_is_not_there_is_refused(run, tmp_path):
 
 
 def test_data_of_another_tokenizer_is_refused(run, tmp_path):
-    from t5x_like.data.token_dataset import from_documents
-
     texts = tiny_dataset.documents(40)
     from_documents(tmp_path / "other", tiny_dataset.tokenizer(1), {"train": texts, "validation": texts})
     with pytest.raises(UserError, match="another tokenizer"):
@@ -85,3 +87,28 @@ def test_json_is_written(run, tmp_path, capsys):
         command.FLAGS.unparse_flags()
     figures = json.loads((tmp_path / "e.json").read_text())
     assert f"unigram_entropy     {figures['unigram_entropy']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("configured", [tiny_encoder.BERT, tiny_encoder.ELECTRA], ids=lambda run: run.name)
+def test_encoders_are_measured_by_their_own_losses(configured, tmp_path):
+    texts = {"train": tiny_dataset.documents(200), "validation": tiny_dataset.documents(12, 1000)}
+    from_documents(tmp_path / "data", tiny_encoder.tokenizer(), texts)
+    run = dataclasses.replace(configured, data=Data(sources=(Source(path=str(tmp_path / "data")),)), steps=2)
+    with one_device():
+        assert train(run, str(tmp_path / "run")) == Exit.DONE
+    figures = command.evaluate(str(tmp_path / "run"), batches=2)
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["cross_entropy"]))
+    total = sum(factor * figures[name] for name, factor in run.objective.terms.items())
+    assert figures["loss"] == pytest.approx(total, rel=1e-5)
+    detects = {"detection", "detection_accuracy", "detection_recall", "replaced"}
+    names = detects if "detection" in run.objective.terms else {"pair_loss", "pair_accuracy"}
+    assert names <= figures.keys()
+
+    # The unigram entropy is that of the hidden tokens, duplicates and all.
+    held_out = Batches(run.data, run.objective, run.batch_size, run.seed, split="validation")
+    hidden = np.concatenate(
+        [b["masked_targets"][b["masked_weights"] > 0] for b in (held_out(step) for step in range(2))]
+    )
+    shares = np.unique(hidden, return_counts=True)[1] / len(hidden)
+    assert figures["targets"] == len(hidden)
+    assert figures["unigram_entropy"] == pytest.approx(-np.sum(shares * np.log(shares)))

@@ -68,3 +68,44 @@ def test_what_cannot_be_reported(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no metrics"):
         (run_dir / "metrics.jsonl").unlink()
         reporting.write(run_dir, run_dir / "report.html")
+
+
+def test_a_discriminators_report(run_dir: Path) -> None:
+    lines = [
+        {"step": s, "kind": kind, "loss": 20.0, "cross_entropy": 6.0, "detection": 0.3, "detection_precision": 0.5,
+         "detection_recall": 0.25, "replaced": 0.1} for s in (10, 20) for kind in ("train", "eval")
+    ]  # fmt: skip
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run_dir / "evaluation.json").write_text(json.dumps({**lines[-1], "unigram_entropy": 6.5}))
+    words = [
+        {"text": t, "probability": p} for t, p in (("<b>a", 0.9), ("ship", 0.8), ("of", 0.1), ("rain", 0.2))
+    ]
+    sample = {"inputs": "<b>a ship of rain", "swapped": {"1": "mast", "3": "<i>sun"}, "words": words}
+    (run_dir / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+    figures = reporting.write(run_dir, run_dir / "report.html")
+    assert (figures["swapped"], figures["found"], figures["wrong"]) == (2, 1, 1)
+    headline = reporting.headline(figures)
+    assert "0.500 nats better" in headline and "25.0% found, 50.0% of the alarms right" in headline
+    assert "of 2 swapped words 1 found, 1 false alarms" in headline
+    page = (run_dir / "report.html").read_text()
+    assert '<mark title="80%">ship</mark>' in page and '<u title="20%">rain</u>' in page
+    assert '<mark class=wrong title="90%">&lt;b&gt;a</mark>' in page
+    assert "rain for &lt;i&gt;sun" in page and "<b>" not in page and "<i>" not in page
+    for drawn in ("detection precision", "nats per token", "25.0%"):
+        assert drawn in page
+
+
+def test_masks_are_filled_with_their_candidates(run_dir: Path) -> None:
+    blanks = [[{"text": t, "probability": p} for t, p in (("mast", 0.5), ("sea", 0.25))]] * 2
+    sample = {"inputs": "the [MASK] of a <mask>", "blanks": blanks, "originals": ["sun", "ship"]}
+    (run_dir / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+    reporting.write(run_dir, run_dir / "report.html")
+    page = (run_dir / "report.html").read_text()
+    assert page.count('<mark title="mast 50%, sea 25%">mast</mark>') == 2
+    assert "the <mark>sun</mark> of a <mark>ship</mark>" in page
+
+
+def test_torn_samples_are_named(run_dir: Path) -> None:
+    (run_dir / "samples.jsonl").write_text('{"inputs": ')
+    with pytest.raises(UserError, match=r"cannot read samples\.jsonl"):
+        reporting.write(run_dir, run_dir / "report.html")

@@ -30,6 +30,9 @@ SIZE = {
     "d_ff": 512,
     "max_positions": 64,
     "scan_layers": False,
+    # The published 0.02 suits 768 and wider. At 128 attention then starts almost even, and the loss stayed at the
+    # unigram entropy for all of 800 steps; with 1 / sqrt(128) it leaves it within 200.
+    "stddev": 0.09,
 }
 
 
@@ -41,11 +44,11 @@ def config() -> Run:
         # No dropout: the run ends long before it could learn the text by heart.
         model=dataclasses.replace(run.model, **SIZE, dropout=0.0, attention_dropout=0.0),
         objective=MaskedLM(length=64, inputs=SegmentPairs(duplicates=2)),
-        batch_size=64,
-        steps=800,
+        batch_size=32,
+        steps=1200,
         phases=(),
-        schedule=Linear(peak=2e-3, warmup=80),
-        evaluation=Evaluation(every=200, batches=20),
-        checkpoints=Checkpoints(every=200),
+        schedule=Linear(peak=1e-3, warmup=100),
+        evaluation=Evaluation(every=300, batches=20),
+        checkpoints=Checkpoints(every=300),
         log_every=10,
     )

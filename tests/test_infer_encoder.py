@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import tiny_encoder
 
 from t5x_like import infer
 from t5x_like.errors import Exit, UserError
+from t5x_like.hub.encoders import export_encoder
 from t5x_like.training import restore
 
 TOKENIZER = tiny_encoder.tokenizer()
@@ -194,6 +196,21 @@ def test_a_stopped_run_goes_on(command, tmp_path):
     assert output.read_bytes() == whole
     with pytest.raises(UserError, match="begun with top 5, not 2"):
         command("bert", lines, output, candidates=2)
+
+
+def test_from_a_hugging_face_directory(runs, command, tmp_path):
+    folder = tmp_path / "hf"
+    trained, params = restore.restore_params(runs["electra"])
+    export_encoder(trained.model, params, folder, TOKENIZER)
+    flags = {"max_input_length": tiny_encoder.LENGTH}
+    for mode, line in (("fill", "the [MASK] sailed"), ("detect", "the ship sailed")):
+        (ours,) = command("electra", [line], mode=mode, **flags)
+        (theirs,) = command(None, [line], hf=folder, mode=mode, **flags)
+        assert ours["output"] == theirs["output"]
+    shutil.rmtree(folder / "generator")
+    assert command(None, ["the ship"], hf=folder, mode="detect", **flags)
+    with pytest.raises(UserError, match="came without its generator"):
+        command(None, ["the [MASK]"], hf=folder)
 
 
 CHOOSE = {"mode": "choose", "template": TEMPLATE, "labels": "white,rain"}

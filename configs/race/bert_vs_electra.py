@@ -10,7 +10,7 @@ Hardware: two CPU cores.
 Expected: the paper's ELECTRA-Small is 4.8 points of GLUE above its BERT-Small at equal compute.
 Measured here: docs/race-bert-electra/.
 
-Both have one encoder (the discriminator is BERT's), one text, one optimizer, one learning rate and one input format,
+Both have one encoder (ELECTRA's discriminator is BERT), one text, one optimizer, one learning rate and one input format,
 as the paper's BERT-Small and ELECTRA-Small have. To add a contestant, add a line to `config`.
 """
 
@@ -32,17 +32,18 @@ from t5x_like.training.schedules import Linear
 LENGTH = 64
 ENCODER = Encoder(
     vocab_size=8192,
-    hidden_size=192,
-    embedding_size=128,
+    hidden_size=128,
     num_layers=4,
-    num_heads=3,
-    d_ff=768,
+    num_heads=2,
+    d_ff=512,
     max_positions=LENGTH,
     activation="gelu",
     pooler="first",
-    glorot_projection=True,
-    pair_head=False,
+    # At this width the published 0.02 leaves attention all but uniform for thousands of steps, for both alike.
+    stddev=0.1,
+    position_init="sinusoid",
     mlm_head=False,
+    pair_head=False,
     scan_layers=False,
     remat="attention",
 )
@@ -54,10 +55,10 @@ def _run(name: str, model: Encoder | Electra, objective: MaskedLM | ReplacedToke
         name=name,
         model=model,
         objective=objective,
-        batch_size=64,
+        batch_size=32,
         steps=1,
         optimizer=AdamW(eps=1e-6, bias_correction=False),
-        schedule=Linear(peak=1e-3, warmup=200),
+        schedule=Linear(peak=5e-4, warmup=200),
         clip_global_norm=1.0,
         evaluation=Evaluation(batches=20),
         log_every=50,
@@ -71,9 +72,9 @@ def bert() -> Run:
 
 
 def electra() -> Run:
-    """Replaced token detection, with a generator a third as wide."""
+    """Replaced token detection, with a generator half as wide."""
     objective = ReplacedTokenDetection(length=LENGTH, inputs=ElectraPairs())
-    return _run("electra", Electra(encoder=ENCODER, generator_hidden=1 / 3), objective)
+    return _run("electra", Electra(encoder=ENCODER, generator_hidden=0.5), objective)
 
 
 def config() -> Race:
@@ -84,18 +85,16 @@ def config() -> Race:
             Contestant(name="bert", run=bert()),
             Contestant(name="electra", run=electra()),
         ),
-        budget=1.2e14,
+        budget=5e13,
         points=4,
         tasks=("rotten_tomatoes", "sentiment_regression", "conll2003_ner"),
-        finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=4000, seeds=(0, 1, 2)),
+        finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=2000, seeds=(0, 1, 2)),
     )
 
 
 def tiny() -> Race:
     """The same on a model that trains in a blink: for tests and for trying things out."""
-    small = dataclasses.replace(
-        ENCODER, vocab_size=512, hidden_size=32, embedding_size=16, num_layers=2, num_heads=2, d_ff=64
-    )
+    small = dataclasses.replace(ENCODER, vocab_size=512, hidden_size=32, num_layers=2, num_heads=2, d_ff=64)
 
     def shrunk(run: Run) -> Run:
         model = run.model

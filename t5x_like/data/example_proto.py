@@ -7,6 +7,7 @@ wire format: https://protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 
 
@@ -25,6 +26,34 @@ def read_bytes(record: bytes, names: tuple[str, ...]) -> dict[str, list[bytes]]:
                 values = [v for f in _fields(entry, 2) for items in _fields(f, 1) for v in _fields(items, 1)]
                 found[wanted[key]] = values
     return found
+
+
+def read_values(record: bytes) -> dict[str, list[bytes] | list[float] | list[int]]:
+    """The values of all features.
+
+    Raises:
+      ValueError: the record is not an Example.
+    """
+    found: dict[str, list[bytes] | list[float] | list[int]] = {}
+    for features in _fields(record, 1):
+        for entry in _fields(features, 1):
+            feature = b"".join(_fields(entry, 2))
+            texts = [v for items in _fields(feature, 1) for v in _fields(items, 1)]
+            floats = b"".join(v for items in _fields(feature, 2) for v in _fields(items, 1))
+            whole = b"".join(v for items in _fields(feature, 3) for v in _fields(items, 1))
+            numbers = list(struct.unpack(f"<{len(floats) // 4}f", floats[: len(floats) // 4 * 4]))
+            key = b"".join(_fields(entry, 1)).decode("utf-8", errors="replace")
+            found[key] = texts or numbers or _whole(whole)
+    return found
+
+
+def _whole(packed: bytes) -> list[int]:
+    """Packed int64 values, as everything that TFDS writes is packed."""
+    values, position = [], 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        values.append(value - (1 << 64) if value >= 1 << 63 else value)
+    return values
 
 
 def write_bytes(features: Mapping[str, bytes]) -> bytes:

@@ -147,13 +147,13 @@ def write_description(
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2, sort_keys=True))
 
 
-def folder_shards(folder: Path, split: str | None, text_field: str) -> list[Shard]:
+def folder_shards(folder: Path, split: str | None, text_field: str | None) -> list[Shard]:
     """The shards of a prepared TFDS folder.
 
     Args:
       folder: holds dataset_info.json.
       split: a split's name; by default `train`, or all where there is none of this name.
-      text_field: must be a Text feature.
+      text_field: must be a Text feature; None: not looked at.
 
     Raises:
       UserError: not ArrayRecord, no such split, no such text feature, missing shards.
@@ -174,7 +174,8 @@ def folder_shards(folder: Path, split: str | None, text_field: str) -> list[Shar
         ) from None
     if file_format != "array_record":
         raise _wrong_format(str(folder), file_format)
-    _check_field(text_field, text_features, str(folder))
+    if text_field is not None:
+        _check_field(text_field, text_features, str(folder))
     if split is not None and split not in splits:
         raise UserError(
             f"this dataset has no split {split!r}",

@@ -1,0 +1,482 @@
+"""Fine-tuning: a pretrained model, a task, several seeds, the best checkpoint of each.
+
+    result = finetune(FineTune(init="runs/bert", task="rotten_tomatoes", data="data/tasks/rotten_tomatoes",
+                               seeds=(0, 1, 2)), output="runs/bert-rt")
+    result.median, result.spread
+
+A seed decides the head (and a model without pretraining), the order of the examples and the dropout masks. It is
+judged on the validation split several times on the way; the best of these checkpoints is judged on the test split.
+All seeds, and all calls in this process with the same model and settings, run one compiled step.
+
+    OUTPUT/finetune.json           what was asked for
+    OUTPUT/seeds/<n>.json          a finished seed; the same call again does the missing ones
+    OUTPUT/results.json            all of them, median and spread
+    OUTPUT/predictions-*.jsonl     of the best seed
+    OUTPUT/model/                  of the best seed, see tasks/saved.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from t5x_like import typed
+from t5x_like.data import counter
+from t5x_like.data.permutation import permute
+from t5x_like.errors import UserError, did_you_mean
+from t5x_like.models.encoder import Encoder
+from t5x_like.models.heads import EncoderWithHead, Style
+from t5x_like.tasks import definitions, metrics, pretrained, results, saved, text_fitting, text_to_text
+from t5x_like.tasks.definitions import Task
+from t5x_like.tasks.features import Rows
+from t5x_like.tasks.fitting import SEED, WEIGHTS, EncoderFitting, Fitting, Prediction
+from t5x_like.tasks.pretrained import Pretrained
+from t5x_like.tasks.reading import Example, Splits, read_splits
+from t5x_like.tasks.results import Result, SeedResult
+from t5x_like.training import partitioning, run_dir, state
+from t5x_like.training.adafactor import Adafactor
+from t5x_like.training.adam import AdamW, berts
+from t5x_like.training.layerwise import LayerWise
+from t5x_like.training.partitioning import Mesh
+from t5x_like.training.schedules import Constant, Linear
+from t5x_like.training.state import TrainState
+from t5x_like.training.step import TrainStep, make_train_step
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """How a model is fine-tuned.
+
+    Attributes:
+      init: a run directory, a Hugging Face directory, or the output of an earlier fine-tuning. None: `finetune` is
+        given the model.
+      checkpoint: of a run: latest, best or a step.
+      task: one of `definitions.names()`, or a .json file that describes one.
+      data: folder of the task's files.
+      epochs: over the training split.
+      batch_size: examples of a step (of a span task: windows).
+      learning_rate: the highest; None: 1e-3 for T5, 3e-4 for encoders up to 256 wide, 1e-4 for ELECTRA, else 5e-5.
+      warmup: share of the steps until then.
+      layer_decay: factor from layer to layer downwards; None: 0.8 for ELECTRA, 1 for all others.
+      weight_decay: of kernels and tables.
+      dropout: in the encoder and in the head; None: the encoder's own, and 0.1 in the head.
+      clip_global_norm: largest norm of a gradient; None clips nothing.
+      length: most tokens of a row; shorter where no text needs it.
+      seeds: one fine-tuning each.
+      evaluate_every: steps between two judgements; None: once an epoch. The last step is always judged.
+      metric: what selects checkpoints; None: the task's first.
+      keep: the checkpoint that is judged on the test split and saved.
+      held_out: share of the training file that is taken for validation where there is no file for that.
+      both_orders: train on pairs in both orders (ELECTRA on MRPC and STS-B).
+      head: None: that of the model's family.
+      null_threshold: of questions that may have no answer (SQuAD 2.0), see `spans.search`.
+      max_examples: of the training split; None takes all.
+      mesh: devices.
+    """
+
+    init: str | None = None
+    checkpoint: str = "latest"
+    task: str = "rotten_tomatoes"
+    data: str = ""
+    epochs: float = 3.0
+    batch_size: int = 32
+    learning_rate: float | None = None
+    warmup: float = 0.1
+    layer_decay: float | None = None
+    weight_decay: float = 0.01
+    dropout: float | None = 0.1
+    clip_global_norm: float | None = 1.0
+    length: int = 128
+    seeds: tuple[int, ...] = (0,)
+    evaluate_every: int | None = None
+    metric: str | None = None
+    keep: Literal["best", "last"] = "best"
+    held_out: float = 0.1
+    both_orders: bool = False
+    head: Style | None = None
+    null_threshold: float = 0.0
+    max_examples: int | None = None
+    mesh: Mesh = Mesh()
+
+
+def check(config: FineTune) -> None:
+    """Raises `UserError` where a value cannot be."""
+    typed.check(config, FineTune)
+    for name, fine, wanted in (
+        ("epochs", config.epochs > 0, "positive"),
+        ("batch_size", config.batch_size >= 1, "at least 1"),
+        ("learning_rate", config.learning_rate is None or config.learning_rate > 0, "positive"),
+        ("warmup", 0 <= config.warmup <= 1, "a share of the steps, 0 to 1"),
+        ("layer_decay", config.layer_decay is None or 0 < config.layer_decay <= 1, "above 0 and at most 1"),
+        ("weight_decay", config.weight_decay >= 0, "0 or more"),
+        ("dropout", config.dropout is None or 0 <= config.dropout < 1, "in [0, 1)"),
+        (
+            "clip_global_norm",
+            config.clip_global_norm is None or config.clip_global_norm > 0,
+            "positive, or none",
+        ),
+        ("length", config.length >= 4, "at least 4"),
+        ("seeds", bool(config.seeds), "a list of numbers"),
+        ("evaluate_every", config.evaluate_every is None or config.evaluate_every >= 1, "at least 1"),
+        ("held_out", 0 < config.held_out < 1, "a share, above 0 and below 1"),
+        ("max_examples", config.max_examples is None or config.max_examples >= 2, "at least 2"),
+    ):
+        if not fine:
+            raise UserError(f"{name} is {getattr(config, name)}; it must be {wanted}", where=name)
+    if len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise UserError(f"seeds are {config.seeds}; each may come once, and none is negative", where="seeds")
+
+
+def finetune(
+    config: FineTune,
+    model: Pretrained | None = None,
+    *,
+    output: str | Path | None = None,
+    bad_input: Literal["fail", "skip"] = "fail",
+    task: Task | None = None,
+    say: Say = print,
+) -> Result:
+    """Fine-tunes with every seed.
+
+    Args:
+      model: what to start from; None loads `config.init`.
+      output: where to keep results, predictions and the best model; None keeps nothing.
+      bad_input: rows that cannot be used: refuse, or leave out.
+      task: another than `config.task` names.
+      say: takes a line for the user.
+
+    Raises:
+      UserError: bad settings, data or model; or `output` holds another fine-tuning, or another process works there.
+    """
+    check(config)
+    task = task or definitions.find(config.task)
+    definitions.check(task)
+    if model is None:
+        if config.init is None:
+            raise UserError(
+                "what to start from?", where="init", help="init=RUN, a run or a Hugging Face directory"
+            )
+        model = pretrained.load(config.init, _checkpoint(config.checkpoint))
+    task, splits = read_splits(task, config.data, bad_input=bad_input, held_out=config.held_out, say=say)
+    metric = config.metric or task.metric
+    if metric not in task.metrics:
+        raise UserError(
+            f"{task.name} is not judged by {metric!r}",
+            where="metric",
+            help=did_you_mean(metric, task.metrics),
+        )
+    job = Job(config, model, task, splits, metric, say)
+    if output is None:
+        return job.result([job.run(seed)[0] for seed in config.seeds])
+    with run_dir.open_for_training(output) as directory:
+        return _kept(job, directory.path)
+
+
+def _checkpoint(text: str) -> int | Literal["latest", "best"]:
+    from t5x_like import cli
+
+    return cli.read_step(text)
+
+
+class Job:
+    """A task and a model, joined and ready to be run with any seed."""
+
+    def __init__(
+        self, config: FineTune, start: Pretrained, task: Task, splits: Splits, metric: str, say: Say
+    ):
+        self.config, self.start, self.task, self.metric, self.say = config, start, task, metric, say
+        self.fingerprint = splits.fingerprint
+        self.layout = _layout(config, start, task, splits)
+        self.fitting: Fitting = self.layout.fitting(start.tokenizer)
+        train = _training(config, task, splits.train)
+        self.examples = {"train": train, "validation": list(splits.validation)}
+        if splits.test is not None:
+            self.examples["test"] = list(splits.test)
+        self.mesh = config.mesh.build()
+        partitioning.check_batch(config.batch_size, 1, self.mesh)
+        self.rows = _same_length(
+            {name: self.fitting.rows(examples) for name, examples in self.examples.items()}, self.fitting
+        )
+        count = self.rows["train"].count
+        self.steps = max(1, round(count * config.epochs / config.batch_size))
+        self.every = config.evaluate_every or max(1, round(count / config.batch_size))
+        optimizer, schedule = recipe(config, start, self.steps)
+        self.optimizer, self.schedule = optimizer, schedule
+        self.step = _train_step(
+            self.fitting.model,
+            self.fitting.objective,
+            optimizer,
+            schedule,
+            self.mesh,
+            config.clip_global_norm,
+        )
+        cut = self.rows["train"].truncated
+        width = self.rows["train"].arrays["encoder_input_tokens"].shape[-1]
+        held = " (held out of train)" if splits.held_out else ""
+        say(
+            f"{task.name}: {len(train):,} train, {len(splits.validation):,} validation{held}, "
+            f"{len(splits.test) if splits.test is not None else 'no'} test; rows of {width} tokens"
+            + (f", {cut:,} texts cut" if cut else "")
+            + f"; {self.steps:,} steps of {config.batch_size} from {start.origin}"
+        )
+
+    def result(self, seeds: Sequence[SeedResult]) -> Result:
+        """The seeds together."""
+        return Result(
+            task=self.task.name,
+            metric=self.metric,
+            split="test" if "test" in self.examples else "validation",
+            steps=self.steps,
+            seeds=tuple(seeds),
+        )
+
+    def batch(self, seed: int, step: int) -> dict[str, np.ndarray]:
+        """Batch `step`: a pure function of (seed, step). Every epoch has an order of its own."""
+        rows, size = self.rows["train"], self.config.batch_size
+        epoch, index = np.divmod(np.arange(step * size, (step + 1) * size), rows.count)
+        keys = counter.fold(counter.seed_key(seed, "fine-tuning"), epoch)
+        chosen = permute(index, rows.count, keys)
+        batch = {name: array[chosen] for name, array in rows.arrays.items()}
+        batch[WEIGHTS] = np.ones(size, np.float32)
+        batch[SEED] = np.full(size, seed & 0x7FFFFFFF, np.int32)
+        return batch
+
+    def run(self, seed: int) -> tuple[SeedResult, Any]:
+        """Fits with one seed. Returns also the parameters that were kept, on the host."""
+        begun = time.perf_counter()
+        now = _created(self, seed)
+        best: tuple[float, int, Any] | None = None
+        curve, sums = [], []
+        for step in range(1, self.steps + 1):
+            now, parts = self.step(now, partitioning.shard_batch(self.batch(seed, step - 1), self.mesh))
+            sums.append((parts["loss"], parts["nonfinite"][0]))
+            if step % self.every and step != self.steps:
+                continue
+            losses = jax.device_get(sums)
+            sums = []
+            values = self.judge("validation", now.params)
+            weight = float(sum(w for (_, w), _ in losses))
+            point = {
+                "step": step,
+                "loss": float(sum(v for (v, _), _ in losses)) / max(weight, 1e-9),
+                **values,
+            }
+            if skipped := sum(bad for _, bad in losses):
+                self.say(f"warning: {skipped:.0f} updates skipped: the loss or the gradient was not finite")
+                point["skipped"] = float(skipped)
+            curve.append(point)
+            self.say(
+                f"  seed {seed} step {step:,}/{self.steps:,} loss {point['loss']:.4f} "
+                + " ".join(f"{name} {value:.4f}" for name, value in values.items())
+            )
+            value = values[self.metric]
+            if self.config.keep == "last" or best is None or metrics.better(self.metric, value, best[0]):
+                best = value, step, jax.device_get(now.params)
+        assert best is not None
+        value, step, params = best
+        kept = next(point for point in curve if point["step"] == step)
+        result = SeedResult(
+            seed=seed,
+            validation={name: kept[name] for name in self.task.metrics},
+            test=self.judge("test", params) if "test" in self.examples else None,
+            step=step,
+            seconds=time.perf_counter() - begun,
+            curve=tuple(curve),
+        )
+        return result, params
+
+    def judge(self, split: str, params: Any) -> dict[str, float]:
+        """The task's metrics on a split."""
+        predictions = self.predict(split, params)
+        return metrics.compute(self.task, self.examples[split], [p.value for p in predictions])
+
+    def predict(self, split: str, params: Any) -> list[Prediction]:
+        """Predictions for a split."""
+        return self.fitting.predict(params, self.examples[split], self.rows[split], self.config.batch_size)
+
+
+# ---- parts of a job ------------------------------------------------------------------------------
+
+
+def _layout(config: FineTune, start: Pretrained, task: Task, splits: Splits) -> saved.Layout:
+    """The model with its head, and how its rows are made; refuses what does not fit."""
+    model, style = start.model, config.head or start.style
+    nullable = task.kind == "span" and any(not e.answers for e in [*splits.train, *splits.validation])
+    if not isinstance(model, Encoder):
+        text_to_text.check(task)
+        if config.dropout is not None:
+            model = dataclasses.replace(model, dropout=config.dropout)
+        longest = text_fitting.longest_target(task, start.tokenizer, [*splits.train, *splits.validation])
+        return saved.Layout(
+            task=task, model=model, length=config.length, target_length=longest, batch_size=config.batch_size
+        )
+    if config.length > model.max_length:
+        raise UserError(
+            f"length is {config.length}, and the model has positions for {model.max_length}",
+            where="length",
+            help=f"length={model.max_length}",
+        )
+    if config.dropout is not None:
+        model = dataclasses.replace(model, dropout=config.dropout, attention_dropout=config.dropout)
+    labels = len(task.labels) if task.kind in ("classification", "tagging") else 1
+    rate = 0.1 if config.dropout is None else config.dropout
+    with_head = EncoderWithHead(encoder=model, head=task.kind, num_labels=labels, style=style, dropout=rate)
+    with_head.check()
+    layout = saved.Layout(
+        task=task,
+        model=with_head,
+        length=config.length,
+        double_separator=style == "roberta",
+        null_threshold=config.null_threshold if nullable else None,
+        batch_size=config.batch_size,
+    )
+    fitting = layout.fitting(start.tokenizer)
+    assert isinstance(fitting, EncoderFitting)
+    fitting.featurizer.check()
+    return layout
+
+
+def _training(config: FineTune, task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The training examples: the first so many of a fixed order, pairs in both orders where that is wanted."""
+    chosen = list(examples)
+    if config.max_examples is not None and config.max_examples < len(chosen):
+        order = permute(
+            np.arange(config.max_examples), len(chosen), counter.seed_key(0, "examples", task.name)
+        )
+        chosen = [chosen[i] for i in sorted(order.tolist())]
+    if config.both_orders:
+        if len(task.text) != 2 or task.kind not in ("classification", "regression"):
+            raise UserError(f"{task.name} has no pairs to turn round", where="both_orders")
+        chosen += [example._replace(texts=example.texts[::-1]) for example in chosen]
+    return chosen
+
+
+def _same_length(rows: dict[str, Rows], fitting: Fitting) -> dict[str, Rows]:
+    """All splits padded to the longest of them: one shape, one compilation."""
+    pad = fitting.model.pad_id if isinstance(fitting, EncoderFitting) else 0
+    padded: dict[str, dict[str, np.ndarray]] = {name: dict(part.arrays) for name, part in rows.items()}
+    for name, first in rows["train"].arrays.items():
+        if first.ndim == 1 or (name == "labels" and fitting.task.kind == "span"):
+            continue
+        longest = max(part.arrays[name].shape[-1] for part in rows.values())
+        fill = {"labels": -1, "encoder_token_types": 0, "decoder_loss_weights": 0}.get(name, pad)
+        for arrays in padded.values():
+            missing = longest - arrays[name].shape[-1]
+            arrays[name] = np.pad(
+                arrays[name], [(0, 0)] * (first.ndim - 1) + [(0, missing)], constant_values=fill
+            )
+    found = {}
+    for name, part in rows.items():
+        windows = part.windows
+        if windows is not None:
+            missing = padded[name]["encoder_input_tokens"].shape[-1] - windows.columns.shape[1]
+            columns = np.pad(windows.columns, [(0, 0), (0, missing)], constant_values=-1)
+            windows = dataclasses.replace(windows, columns=columns)
+        found[name] = dataclasses.replace(part, arrays=padded[name], windows=windows)
+    return found
+
+
+def recipe(
+    config: FineTune, start: Pretrained, steps: int
+) -> tuple[AdamW | LayerWise | Adafactor, Linear | Constant]:
+    """Optimizer and learning rate: Adafactor at a constant rate for T5; else BERT's AdamW with a linear warm-up and
+    decay in the form of the family's code, and the family's decay from layer to layer."""
+    rate = config.learning_rate
+    if not isinstance(start.model, Encoder):
+        return Adafactor(), Constant(rate=rate or 1e-3)
+    style = config.head or start.style
+    electra = style.startswith("electra")
+    if rate is None:
+        rate = 3e-4 if start.model.hidden_size <= 256 else 1e-4 if electra else 5e-5
+    adam = dataclasses.replace(berts(), weight_decay=config.weight_decay)
+    decay = config.layer_decay if config.layer_decay is not None else 0.8 if electra else 1.0
+    form: Any = {"bert": "bert", "roberta": "shifted"}.get(style, "electra")
+    schedule = Linear(peak=rate, warmup=round(steps * config.warmup), steps=steps, form=form)
+    return (adam if decay == 1.0 else LayerWise(optimizer=adam, decay=decay)), schedule
+
+
+@functools.lru_cache(maxsize=4)
+def _train_step(
+    model: Any, objective: Any, optimizer: Any, schedule: Any, mesh: jax.sharding.Mesh, clip: float | None
+) -> TrainStep:
+    """The compiled step: one for all seeds, and for all checkpoints of a race that are fine-tuned alike."""
+    return make_train_step(model, objective, optimizer, schedule, mesh, clip_global_norm=clip)
+
+
+def _created(job: Job, seed: int) -> TrainState:
+    """The state to start from: a random head on what was pretrained; or all of it random."""
+    create = _creation(job.fitting.model, job.optimizer, job.schedule, job.mesh)
+    return create(jax.random.key(seed), job.start.params)
+
+
+@functools.lru_cache(maxsize=4)
+def _creation(
+    model: Any, optimizer: Any, schedule: Any, mesh: jax.sharding.Mesh
+) -> Callable[[Any, Any], TrainState]:
+    """(key, pretrained parameters or None) -> a state in arrays of its own: the step gives their memory away. One
+    program, from which the compiler drops the draws that pretrained parameters replace."""
+    transformation = optimizer.build(schedule, model.logical_axes())
+    placed = jax.tree.map(lambda leaf: leaf.sharding, state.abstract(model, optimizer, schedule, mesh))
+
+    def create(key: Any, pretrained: Any) -> TrainState:
+        if pretrained is None:
+            params = model.init(key)
+        elif isinstance(model, EncoderWithHead):
+            params = model.with_encoder(model.init(key), pretrained)
+        else:
+            params = pretrained
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(step=zero, params=params, opt_state=transformation.init(params), skipped=zero)
+
+    return jax.jit(create, out_shardings=placed)
+
+
+def _kept(job: Job, folder: Path) -> Result:
+    """Runs the seeds that `folder` lacks, and writes each when it is finished."""
+    plain = ("type", "seeds", "mesh", "data", "init", "checkpoint")
+    settings = typed.to_data(job.config)
+    asked = {name: value for name, value in settings.items() if name not in plain}
+    asked |= {"start": job.start.origin, "data": job.fingerprint, "steps": job.steps}
+    results.agree(folder, asked)
+    found = results.finished(folder)
+    if before := sorted(found.keys() & set(job.config.seeds)):
+        job.say(f"finished before: seed {', '.join(map(str, before))}")
+    for seed in job.config.seeds:
+        if seed in found:
+            continue
+        result, params = job.run(seed)
+        value = result.validation[job.metric]
+        if all(metrics.better(job.metric, value, r.validation[job.metric]) for r in found.values()):
+            saved.save(folder, job.layout, params, job.start.tokenizer)
+            for split in sorted(job.examples.keys() - {"train"}):
+                _write_predictions(folder / f"predictions-{split}.jsonl", job, split, params)
+        results.finish(folder, result)
+        found[seed] = result
+        _write_results(folder, job, found)
+    return _write_results(folder, job, found)
+
+
+def _write_results(folder: Path, job: Job, found: dict[int, SeedResult]) -> Result:
+    result = job.result([found[seed] for seed in job.config.seeds if seed in found])
+    data = {**dataclasses.asdict(result), "start": job.start.origin, "summary": results.summary(result)}
+    results.write(folder / "results.json", {**data, "config": typed.to_data(job.config)})
+    return result
+
+
+def _write_predictions(path: Path, job: Job, split: str, params: Any) -> None:
+    shown = zip(job.examples[split], job.predict(split, params), strict=True)
+    lines = [
+        json.dumps({"id": e.id, **prediction.shown}, ensure_ascii=False) + "\n" for e, prediction in shown
+    ]
+    run_dir.write_atomically(path, "".join(lines))

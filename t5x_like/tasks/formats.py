@@ -1,0 +1,255 @@
+"""Files of labelled data as rows: GLUE's TSV, CSV, JSON lines, SQuAD's JSON, CoNLL's columns, TFDS folders.
+
+A row is a dict of what the file says, under the file's names, with its place (`file:line`); what a row means is the
+business of tasks/reading.py. A row that cannot be read is a `ValueError` in the row's stead.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from t5x_like.data import example_proto, text_dataset
+from t5x_like.errors import Exit, UserError
+
+EXTENSIONS = (".jsonl", ".tsv", ".csv", ".json", ".txt", ".conll")
+LARGEST_FIELD = 1 << 24
+
+
+class Row(NamedTuple):
+    """`where`: file:line, or what stands for a line; `values`: by column, or why there are none."""
+
+    where: str
+    values: dict[str, Any] | ValueError
+
+
+def read(path: Path, headerless: Sequence[str] = (), needed: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a file, by its extension.
+
+    Args:
+      path: of one of `EXTENSIONS`; anything else is taken for CoNLL columns.
+      headerless, needed: of TSV, see `tsv`.
+
+    Raises:
+      UserError: the file cannot be read at all.
+    """
+    readers = {".jsonl": json_lines, ".csv": comma_separated, ".json": squad_json}
+    try:
+        if path.suffix == ".tsv":
+            yield from tsv(path, headerless, needed)
+        else:
+            yield from readers.get(path.suffix, conll)(path)
+    except OSError as e:
+        raise UserError(f"cannot read: {e.strerror}", where=str(path), code=Exit.BAD_DATA) from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str | ValueError]]:
+    """(number, line without its end); only line feeds end lines, since texts hold the other separators."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            try:
+                yield number, line.rstrip(b"\r\n").decode("utf-8")
+            except UnicodeDecodeError as e:
+                yield number, ValueError(f"not valid UTF-8 (byte {e.start + 1})")
+
+
+def tsv(path: Path, headerless: Sequence[str] = (), needed: Sequence[str] = ()) -> Iterator[Row]:
+    """Tab-separated columns as GLUE publishes them: a header line, and nothing is quoted: a quote is a character.
+
+    Args:
+      headerless: the columns of a file whose first line is not a header.
+      needed: a first line that holds one of these names is a header.
+    """
+    header: list[str] | None = None
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        if isinstance(line, ValueError):
+            yield Row(where, line)
+            continue
+        fields = line.split("\t")
+        if header is None:
+            is_header = not headerless or bool(set(fields) & set(needed))
+            header = fields if is_header else list(headerless)
+            if is_header:
+                continue
+        if len(fields) != len(header):
+            yield Row(where, ValueError(f"{len(fields)} fields, and the header names {len(header)}"))
+        else:
+            yield Row(where, dict(zip(header, fields)))
+
+
+def comma_separated(path: Path) -> Iterator[Row]:
+    """Comma-separated columns with a header line; double quotes around fields, as RFC 4180 has them."""
+    csv.field_size_limit(LARGEST_FIELD)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise UserError(
+            f"not valid UTF-8 (byte {e.start + 1})", where=str(path), code=Exit.BAD_DATA
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header, begins = next(reader, None), reader.line_num + 1
+    while header is not None:
+        where = f"{path}:{begins}"
+        try:
+            fields = next(reader, None)
+        except csv.Error as e:
+            yield Row(where, ValueError(str(e)))
+            continue
+        finally:
+            begins = reader.line_num + 1
+        if fields is None:
+            return
+        if fields and len(fields) != len(header):
+            yield Row(where, ValueError(f"{len(fields)} fields, and the header names {len(header)}"))
+        elif fields:
+            yield Row(where, dict(zip(header, fields)))
+
+
+def json_lines(path: Path) -> Iterator[Row]:
+    """One JSON object a line."""
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        if isinstance(line, ValueError):
+            yield Row(where, line)
+        elif line.strip():
+            yield Row(where, _object(line))
+
+
+def _object(line: str) -> dict[str, Any] | ValueError:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        return ValueError(f"not JSON ({e})")
+    return value if isinstance(value, dict) else ValueError('expected an object such as {"text": ...}')
+
+
+def squad_json(path: Path) -> Iterator[Row]:
+    """SQuAD's nested JSON as rows {id, question, context, answers: [...], answer_start: [...]}; JSON lines else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or "data" not in document:
+        yield from json_lines(path)
+        return
+    try:
+        for article in document["data"]:
+            for paragraph in article["paragraphs"]:
+                for entry in paragraph["qas"]:
+                    answers = [] if entry.get("is_impossible") else entry["answers"]
+                    values = {
+                        "id": entry["id"],
+                        "question": entry["question"],
+                        "context": paragraph["context"],
+                        "answers": [answer["text"] for answer in answers],
+                        "answer_start": [answer["answer_start"] for answer in answers],
+                    }
+                    yield Row(f"{path}, question {entry['id']}", values)
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(
+            f"not laid out as SQuAD's files are ({type(e).__name__}: {e})",
+            where=str(path),
+            help='{"data": [{"paragraphs": [{"context": ..., "qas": [{"id", "question", "answers"}]}]}]}',
+            code=Exit.BAD_DATA,
+        ) from None
+
+
+def conll(path: Path) -> Iterator[Row]:
+    """Sentences as rows {tokens, tags}: a word a line, the tag in the last column, blank lines between sentences.
+
+    `-DOCSTART-` lines of CoNLL-2003 are left out.
+    """
+    tokens: list[str] = []
+    tags: list[str] = []
+    begins, columns, problem = 1, None, None
+    for number, line in [*_lines(path), (0, "")]:
+        if isinstance(line, ValueError):
+            problem = line
+            continue
+        fields = line.split()
+        if fields and fields[0] != "-DOCSTART-":
+            columns = columns or len(fields)
+            begins = begins if tokens else number
+            tokens.append(fields[0])
+            tags.append(fields[-1])
+            if len(fields) != columns or columns < 2:
+                problem = ValueError(
+                    f"{len(fields)} columns in line {number}, and {max(columns, 2)} are expected"
+                )
+        elif tokens:
+            yield Row(f"{path}:{begins}", problem or {"tokens": tokens, "tags": tags})
+            tokens, tags, problem = [], [], None
+
+
+# ---- TFDS ----------------------------------------------------------------------------------------
+
+
+def tfds_splits(folder: Path) -> list[str]:
+    """The splits of a folder that TFDS prepared."""
+    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+    return [str(split["name"]) for split in info.get("splits", [])]
+
+
+def tfds_rows(folder: Path, split: str, classes: Sequence[str]) -> Iterator[Row]:
+    """The examples of a split in ArrayRecord shards; without TensorFlow nothing else can be read.
+
+    Args:
+      classes: features whose numbers become the names in `<feature>.labels.txt`, where TFDS wrote one.
+
+    Raises:
+      UserError: stored as TFRecord, or shards are missing.
+    """
+    names = {}
+    for feature in classes:
+        listed = folder / f"{feature}.labels.txt"
+        if listed.is_file():
+            names[feature] = listed.read_text(encoding="utf-8").splitlines()
+    for shard in text_dataset.folder_shards(folder, split, None):
+        records = text_dataset.read_records(shard.path, shard.first, shard.last)
+        for number, record in enumerate(records, shard.first):
+            where = f"{shard.path}, record {number}"
+            if record is None:
+                yield Row(where, ValueError("damaged"))
+                continue
+            try:
+                yield Row(where, _flat(example_proto.read_values(record), names))
+            except ValueError as e:
+                yield Row(where, ValueError(str(e)))
+
+
+def _flat(values: dict[str, list[Any]], names: dict[str, list[str]]) -> dict[str, Any]:
+    """One value alone for a list of one; nested features (`answers/text`) under the name of their parent's part."""
+    row: dict[str, Any] = {}
+    for name, stored in values.items():
+        items: list[Any] = [item.decode("utf-8") if isinstance(item, bytes) else item for item in stored]
+        if name in names:
+            known = dict(enumerate(names[name]))
+            items = [known.get(item, item) for item in items]
+        parent, _, part = name.partition("/")
+        if part == "text":
+            row[parent] = items
+        elif part:
+            row[part] = items
+        else:
+            row[name] = items[0] if len(items) == 1 else items
+    return row
+
+
+def number(value: Any) -> float | None:
+    """A finite number out of a number or its spelling; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

@@ -1,0 +1,133 @@
+"""Results of a fine-tuning: seed by seed, in memory and in a folder that a stopped command goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any, Literal
+
+from t5x_like.errors import Exit, UserError
+from t5x_like.training import run_dir
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One seed.
+
+    Attributes:
+      validation, test: metrics of the checkpoint that was kept; `test` None where there is no labelled test split.
+      step: of that checkpoint.
+      curve: {"step", "loss" (mean since the last), metrics of the validation split} of every judgement.
+    """
+
+    seed: int
+    validation: dict[str, float]
+    test: dict[str, float] | None
+    step: int
+    seconds: float
+    curve: tuple[dict[str, float], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """All seeds of a fine-tuning.
+
+    Attributes:
+      metric: by which checkpoints were chosen.
+      split: the one that `values` are of: test where it is labelled, else validation.
+    """
+
+    task: str
+    metric: str
+    split: Literal["validation", "test"]
+    steps: int
+    seeds: tuple[SeedResult, ...]
+
+    def values(self, metric: str | None = None) -> list[float]:
+        """A metric (`self.metric`) of the seeds, in their order."""
+        name = metric or self.metric
+        return [
+            (s.test if self.split == "test" and s.test is not None else s.validation)[name]
+            for s in self.seeds
+        ]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds (of a sample); 0 for one seed."""
+        return statistics.stdev(self.values()) if len(self.seeds) > 1 else 0.0
+
+
+def agree(folder: Path, asked: dict[str, Any]) -> None:
+    """Writes finetune.json, or refuses to mix two fine-tunings in one folder."""
+    path = folder / "finetune.json"
+    if not path.is_file():
+        write(path, asked)
+        return
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        begun = {}
+    for name, value in asked.items():
+        if begun.get(name) != value:
+            raise UserError(
+                f"this folder holds a fine-tuning with {name} {begun.get(name)}, not {value}",
+                where=str(path),
+                help="choose another --output",
+            )
+
+
+def finished(folder: Path) -> dict[int, SeedResult]:
+    """The finished seeds, by number; what cannot be read is not finished."""
+    found = {}
+    for path in (folder / "seeds").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            result = SeedResult(**{**data, "curve": tuple(data["curve"])})
+            found[result.seed] = result
+    return found
+
+
+def finish(folder: Path, result: SeedResult) -> None:
+    """Records a seed as finished: the last thing to be written of it."""
+    (folder / "seeds").mkdir(exist_ok=True)
+    write(folder / "seeds" / f"{result.seed}.json", dataclasses.asdict(result))
+
+
+def summary(result: Result) -> dict[str, dict[str, float]]:
+    """Metric -> median, least, most and deviation over the seeds."""
+    found = {}
+    for name in result.seeds[0].validation if result.seeds else ():
+        values = result.values(name)
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        found[name] = {
+            "median": statistics.median(values),
+            "least": min(values),
+            "most": max(values),
+            "deviation": deviation,
+        }
+    return found
+
+
+def write(path: Path, data: Any) -> None:
+    """JSON, whole or not at all."""
+    try:
+        run_dir.write_atomically(path, json.dumps(_finite(data), indent=2) + "\n")
+    except OSError as e:
+        raise UserError(f"cannot write: {e.strerror}", where=str(path), code=Exit.CANNOT_WRITE) from None
+
+
+def _finite(data: Any) -> Any:
+    """JSON knows no NaN: a metric of a fine-tuning that diverged is written as the number 0."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return 0.0 if isinstance(data, float) and not math.isfinite(data) else data

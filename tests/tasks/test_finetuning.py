@@ -1,0 +1,238 @@
+"""Fine-tuning end to end on tasks that are easy to learn; several seeds, resuming, what is left on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny_dataset
+import tiny_tasks
+
+from t5x_like import finetune
+from t5x_like.errors import UserError
+from t5x_like.models.t5 import T5
+from t5x_like.tasks import finetuning, pretrained, reading, saved
+from t5x_like.tasks.definitions import Task
+from t5x_like.tasks.finetuning import FineTune
+from t5x_like.training.layerwise import LayerWise
+from t5x_like.training.partitioning import Mesh
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneDevice(Mesh):
+    """Compiles faster than a program for the eight devices of the tests."""
+
+    def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+        return super().build(jax.devices()[:1])
+
+
+FAST = FineTune(
+    epochs=15,
+    batch_size=32,
+    learning_rate=1.5e-3,
+    dropout=0.0,
+    length=64,
+    evaluate_every=54,
+    mesh=OneDevice(),
+)
+RANDOM = pretrained.of(
+    tiny_tasks.ENCODER, tiny_tasks.params(tiny_tasks.ENCODER), tiny_tasks.tokenizer(), "random numbers"
+)
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+def fit(task: Task, tmp_path, output=None, start=RANDOM, **change):
+    data = tiny_tasks.write(tmp_path / "data", task)
+    config = dataclasses.replace(FAST, task=task.name, data=str(data), **change)
+    return finetuning.finetune(config, start, task=task, output=output, say=quiet)
+
+
+SLOW = (tiny_tasks.PAIR, tiny_tasks.REGRESSION, tiny_tasks.CHOICE)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(t, marks=pytest.mark.slow) if t in SLOW else t for t in tiny_tasks.TASKS[1:]],
+    ids=lambda task: task.name,
+)
+def test_learns(task, tmp_path):
+    result = fit(task, tmp_path)
+    assert result.split == "test"
+    assert result.median > 0.85, result
+
+
+def test_seeds_are_kept_and_the_best_is_saved(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    task = tiny_tasks.CLASSIFICATION
+    first = fit(task, tmp_path, output, seeds=(0, 1))
+    assert first.median > 0.9 and first.seeds[0].curve != first.seeds[1].curve
+    results = json.loads((output / "results.json").read_text())
+    assert results["summary"]["accuracy"]["median"] == first.median
+    assert [seed["seed"] for seed in results["seeds"]] == [0, 1]
+
+    # A third seed is added; the finished ones are not run again, and what runs is as it would have been.
+    ran, run = [], finetuning.Job.run
+    monkeypatch.setattr(finetuning.Job, "run", lambda job, seed: (ran.append(seed), run(job, seed))[1])
+    more = fit(task, tmp_path, output, seeds=(0, 1, 2))
+    assert ran == [2] and more.seeds[:2] == first.seeds
+    alone = fit(task, tmp_path, seeds=(2,))
+    assert alone.seeds[0].curve == more.seeds[2].curve
+
+    with pytest.raises(UserError, match="holds a fine-tuning with epochs 15, not 5"):
+        fit(task, tmp_path, output, epochs=5)
+
+    # The saved model says of the test split what the best seed said.
+    fitted = saved.load(output)
+    best = max(more.seeds, key=lambda seed: seed.validation["accuracy"])
+    examples = reading.read_split(task, tmp_path / "data", "test")
+    assert examples is not None
+    fitting = fitted.layout.fitting(fitted.tokenizer)
+    found = fitting.predict(fitted.params, examples, fitting.rows(examples), 32)
+    assert np.mean([p.value == e.label for p, e in zip(found, examples)]) == best.test["accuracy"]
+    lines = (output / "predictions-test.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == [task.labels[p.value] for p in found]
+
+    # The command predicts with it, without labels too.
+    (tmp_path / "new.jsonl").write_text(
+        '{"id": "x", "text": "the film was lovely"}\n{"text": "a dull story"}\n'
+    )
+    finetune.predict(output, tmp_path / "new.jsonl", "-")
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prediction"] for row in shown] == ["positive", "negative"] and shown[0]["id"] == "x"
+
+    # Another fine-tuning may begin where this one ended.
+    again = pretrained.load(str(output))
+    assert again.style == "bert"
+    jax.tree.map(np.testing.assert_array_equal, again.params, fitted.params["encoder"])
+
+
+def test_one_program_serves_all_seeds(tmp_path):
+    made = []
+    original = finetuning.make_train_step
+
+    def counting(*args, **kwargs):
+        made.append(1)
+        return original(*args, **kwargs)
+
+    finetuning._train_step.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "make_train_step", counting)
+        data = tiny_tasks.write(tmp_path / "data", tiny_tasks.CLASSIFICATION)
+        config = dataclasses.replace(FAST, data=str(data))
+        task, splits = reading.read_splits(tiny_tasks.CLASSIFICATION, data)
+        jobs = [finetuning.Job(config, RANDOM, task, splits, "accuracy", quiet) for _ in range(2)]
+    assert len(made) == 1 and jobs[0].step is jobs[1].step
+
+
+def test_batches_are_a_function_of_seed_and_step(tmp_path):
+    data = tiny_tasks.write(tmp_path / "data", tiny_tasks.CLASSIFICATION, train=40)
+    config = dataclasses.replace(FAST, data=str(data), batch_size=9)
+    task, splits = reading.read_splits(tiny_tasks.CLASSIFICATION, data)
+    job = finetuning.Job(config, RANDOM, task, splits, "accuracy", quiet)
+    rows = job.rows["train"].arrays["encoder_input_tokens"]
+    assert len(rows) == 36
+    seen = np.concatenate([job.batch(3, step)["encoder_input_tokens"] for step in range(8)])
+    for epoch in (seen[:36], seen[36:]):
+        assert sorted(map(tuple, epoch.tolist())) == sorted(map(tuple, rows.tolist()))
+    assert (seen[:36] != seen[36:]).any()
+    assert (job.batch(3, 1)["encoder_input_tokens"] == seen[9:18]).all()
+    assert (job.batch(4, 1)["encoder_input_tokens"] != seen[9:18]).any()
+
+
+@pytest.mark.slow
+def test_t5_learns_as_text_to_text(tmp_path):
+    """With the label words of the task; what it says is read back."""
+    tokenizer = tiny_dataset.tokenizer()
+    model = T5(
+        vocab_size=256,
+        d_model=32,
+        d_kv=16,
+        num_heads=2,
+        d_ff=64,
+        num_layers=1,
+        scan_layers=False,
+        tie_embeddings=True,
+    )
+    start = pretrained.of(model, tiny_tasks.params(model), tokenizer, "random numbers")
+    task = dataclasses.replace(tiny_tasks.CLASSIFICATION, labels=("rain", "ship"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 256), ("test", 64)):
+        sides = rng.integers(2, size=count)
+        words = [" ".join([*rng.choice(["the", "old", "near"], 4), ("whale", "gulls")[s]]) for s in sides]
+        rows = [json.dumps({"text": t, "label": int(s)}) + "\n" for t, s in zip(words, sides)]
+        (folder / f"{name}.jsonl").write_text("".join(rows))
+    config = dataclasses.replace(FAST, data=str(folder), learning_rate=1e-2, epochs=20)
+    result = finetuning.finetune(config, start, task=task, output=tmp_path / "out", say=quiet)
+    assert result.median > 0.9
+    assert json.loads((tmp_path / "out" / "predictions-test.jsonl").read_text().splitlines()[0])[
+        "prediction"
+    ] in (
+        "rain",
+        "ship",
+    )
+
+
+# ---- recipes and refusals ------------------------------------------------------------------------
+
+
+def test_recipes():
+    electra = dataclasses.replace(RANDOM, model=dataclasses.replace(tiny_tasks.ENCODER, pooler="first"))
+    optimizer, schedule = finetuning.recipe(FineTune(), electra, 100)
+    assert (
+        isinstance(optimizer, LayerWise)
+        and optimizer.decay == 0.8
+        and not optimizer.optimizer.bias_correction
+    )
+    assert (schedule.warmup, schedule.steps, schedule.form, schedule.peak) == (10, 100, "electra", 3e-4)
+    optimizer, schedule = finetuning.recipe(FineTune(layer_decay=0.9), RANDOM, 100)
+    assert isinstance(optimizer, LayerWise) and schedule.form == "bert"
+    t5 = dataclasses.replace(RANDOM, model=T5())
+    optimizer, schedule = finetuning.recipe(FineTune(), t5, 100)
+    assert type(optimizer).__name__ == "Adafactor" and float(schedule(7)) == np.float32(1e-3)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"length": 65}, "length is 65, and the model has positions for 64"),
+        ({"length": 4}, "length is 4; rows of pair have 3 special ids"),
+        ({"seeds": (1, 1)}, "each may come once"),
+        ({"metric": "accurcy"}, "pair is not judged by 'accurcy'"),
+        ({"epochs": 0}, "epochs is 0; it must be positive"),
+        ({"warmup": 2.0}, "warmup is 2.0"),
+    ],
+)
+def test_refusals(tmp_path, change, told):
+    with pytest.raises(UserError, match=told.replace("(", r"\(")):
+        fit(tiny_tasks.PAIR, tmp_path, **change)
+
+
+def test_models_that_do_not_fit():
+    tokenizer = tiny_tasks.tokenizer()
+    small = dataclasses.replace(tiny_tasks.ENCODER, vocab_size=20)
+    with pytest.raises(UserError, match=f"the tokenizer has {tokenizer.vocabulary.size} ids .* 20 rows"):
+        pretrained.of(small, None, tokenizer, "here")
+    other = dataclasses.replace(tiny_tasks.ENCODER, pad_id=1)
+    with pytest.raises(UserError, match="pads with id 0, and the model with 1"):
+        pretrained.of(other, None, tokenizer, "here")
+
+
+def test_t5_refuses_tags(tmp_path):
+    start = pretrained.of(T5(vocab_size=256), None, tiny_dataset.tokenizer(), "here")
+    with pytest.raises(UserError, match="no text-to-text format"):
+        fit(tiny_tasks.TAGGING, tmp_path, start=start)
+
+
+@pytest.mark.parametrize("text, seeds", [("3", (0, 1, 2)), ("0,7", (0, 7)), ("5,", (5,))])
+def test_seeds(text, seeds):
+    assert finetune.read_seeds(text) == seeds

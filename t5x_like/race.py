@@ -5,9 +5,10 @@ writes one report: who learns faster, at equal compute?
   python -m t5x_like.race --config=race/bert_vs_electra --set=budget=1e14 --data=... --tasks=... --workdir=...
   python -m t5x_like.race --config=race/bert_vs_electra --workdir=races/a --report_only
 
---tasks holds a folder for each task, as `t5x_like.finetune --data` reads them. The same command again continues
-where the race stopped; a contestant that is added to the configuration joins in. WORKDIR/report.html and
-WORKDIR/race.json hold everything.
+A contestant that needs another tokenizer (T5 beside BERT) brings its own token dataset of the same text:
+--set=contestants.2.run.data.sources=data/t5. --tasks holds a folder for each task, as `t5x_like.finetune --data` reads
+them. The same command again continues where the race stopped; a contestant that is added to the configuration joins
+in. WORKDIR/report.html and WORKDIR/race.json hold everything.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _CONFIG = flags.DEFINE_string("config", None, "family/file:function that returns
 _SET = flags.DEFINE_multi_string(
     "set", [], "path=value, such as budget=1e14 or contestants.0.run.seed=1", flag_values=FLAGS
 )
-_DATA = flags.DEFINE_string("data", None, "token dataset(s) that all contestants read", flag_values=FLAGS)
+_DATA = flags.DEFINE_string(
+    "data", None, "token dataset(s) of the contestants whose configuration names none", flag_values=FLAGS
+)
 _TASKS = flags.DEFINE_string("tasks", None, "folder with a folder for each task", flag_values=FLAGS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the race is kept", flag_values=FLAGS)
 _CPU_DEVICES = flags.DEFINE_integer(
@@ -55,7 +58,11 @@ def main(argv: list[str]) -> int:
     race = config.load_as(_CONFIG.value or "", racing.Race, _SET.value)
     if _DATA.value is not None:
         contestants = tuple(
-            dataclasses.replace(c, run=typed.override(c.run, f"data.sources={_DATA.value}", where="--data"))
+            c
+            if c.run.data.sources
+            else dataclasses.replace(
+                c, run=typed.override(c.run, f"data.sources={_DATA.value}", where="--data")
+            )
             for c in race.contestants
         )
         race = dataclasses.replace(race, contestants=contestants)

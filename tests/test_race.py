@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_encoder
+import tiny_run
 import tiny_tasks
 from tiny_dataset import documents
 from tiny_run import one_device
@@ -140,8 +141,22 @@ def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp
         racing.execute(one, {}, tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["config", "tiny"])
-def test_shipped_races_can_be_run(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "contestants"),
+    [("config", ["bert", "electra"]), ("tiny", ["bert", "electra"]), ("with_t5", ["bert", "electra", "t5"])],
+)
+def test_shipped_races_can_be_run(name: str, contestants: list[str]) -> None:
     found = config.load_as(f"race/bert_vs_electra:{name}", Race)
     racing.check(found)
-    assert [c.name for c in found.contestants] == ["bert", "electra"]
+    assert [c.name for c in found.contestants] == contestants
+
+
+def test_t5_can_enter_with_a_tokenizer_of_its_own(data: Path, tmp_path: Path) -> None:
+    run = tiny_run.make(tmp_path / "t5-data", steps=1)
+    mixed = race(data, contestants=(*race(data).contestants[:1], Contestant(name="t5", run=run)))
+    with one_device():
+        racing.check(mixed)
+        shares = racing.plan(mixed, tmp_path / "race")
+    assert shares["t5"].formula_flops == 3 * run.batch_size * run.model.flops(
+        {"encoder_input_tokens": (16,), "decoder_input_tokens": (6,)}
+    )

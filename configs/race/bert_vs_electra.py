@@ -10,8 +10,8 @@ Hardware: two CPU cores.
 Expected: the paper's ELECTRA-Small is 4.8 points of GLUE above its BERT-Small at equal compute.
 Measured here: docs/race-bert-electra/.
 
-Both have one encoder (ELECTRA's discriminator is BERT), one text, one optimizer, one learning rate and one input format,
-as the paper's BERT-Small and ELECTRA-Small have. To add a contestant, add a line to `config`.
+Both have one encoder (ELECTRA's discriminator is BERT), one text, one optimizer, one learning rate and one input
+format, as the paper's BERT-Small and ELECTRA-Small have. To add a contestant, add a line to `config`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import dataclasses
 from t5x_like.data.inputs import ElectraPairs
 from t5x_like.models.electra import Electra
 from t5x_like.models.encoder import Encoder
+from t5x_like.models.t5 import T5
 from t5x_like.objectives.masked_lm import MaskedLM
 from t5x_like.objectives.replaced_token_detection import ReplacedTokenDetection
+from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.racing import Contestant, Race
 from t5x_like.tasks.finetuning import FineTune
-from t5x_like.training.optimizers import AdamW
+from t5x_like.training.optimizers import Adafactor, AdamW
 from t5x_like.training.run import Evaluation, Run
 from t5x_like.training.schedules import Linear
 
@@ -90,6 +92,38 @@ def config() -> Race:
         tasks=("rotten_tomatoes", "sentiment_regression", "conll2003_ner"),
         finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=2000, seeds=(0, 1, 2)),
     )
+
+
+def t5() -> Run:
+    """A T5 of about that size, by span corruption. Its token dataset needs sentinels: prepare the same text with
+    --vocab_size=8192 and no --model_type, and name it by --set=contestants.2.run.data.sources=DIR."""
+    model = T5(
+        vocab_size=8192,
+        d_model=128,
+        d_kv=64,
+        num_heads=2,
+        d_ff=256,
+        num_layers=4,
+        num_decoder_layers=2,
+        dropout=0.1,
+        dropout_broadcast=False,
+        scan_layers=False,
+    )
+    objective = SpanCorruption(inputs_length=LENGTH)
+    return dataclasses.replace(
+        bert(),
+        name="t5",
+        model=model,
+        objective=objective,
+        optimizer=Adafactor(),
+        schedule=Linear(peak=0.02, warmup=200),
+    )
+
+
+def with_t5() -> Race:
+    """The race with a third contestant."""
+    race = config()
+    return dataclasses.replace(race, contestants=(*race.contestants, Contestant(name="t5", run=t5())))
 
 
 def tiny() -> Race:

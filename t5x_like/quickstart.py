@@ -27,7 +27,7 @@ from t5x_like import cli, quickstart_samples
 from t5x_like.errors import Exit, UserError, did_you_mean
 
 FLAGS = flags.FlagValues()
-_FAMILY = flags.DEFINE_string("family", "t5", "which family: t5, bert or electra", flag_values=FLAGS)
+_FAMILY = flags.DEFINE_string("family", "t5", "which family: t5, bert, roberta or electra", flag_values=FLAGS)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything goes; default: runs/quickstart-FAMILY", flag_values=FLAGS
 )
@@ -57,6 +57,12 @@ FAMILIES = {
     "bert": Family(
         config="bert/quickstart",
         prepare=UNCASED,
+        infer=("--candidates=3",),
+        samples=quickstart_samples.mask_blanks,
+    ),
+    "roberta": Family(
+        config="roberta/quickstart",
+        prepare=("--model_type=bytebpe",),
         infer=("--candidates=3",),
         samples=quickstart_samples.mask_blanks,
     ),

@@ -38,7 +38,7 @@ def config() -> Run:
         objective=ReplacedTokenDetection(length=64),
         batch_size=32,
         steps=1200,
-        schedule=Linear(peak=1e-3, warmup=100),
+        schedule=Linear(peak=5e-4, warmup=60),
         evaluation=Evaluation(every=300, batches=20),
         checkpoints=Checkpoints(every=300),
         log_every=10,

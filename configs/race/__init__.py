@@ -1,0 +1,1 @@
+"""Races: contestants under one budget (t5x_like.racing)."""

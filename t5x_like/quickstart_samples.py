@@ -87,8 +87,11 @@ def sentinel_blanks(data: Path) -> list[dict[str, Any]]:
 
 
 def mask_blanks(data: Path) -> list[dict[str, Any]]:
-    """For BERT: two `[MASK]`, each for a word."""
-    return _kept(blanks(p, lambda _: "[MASK]", longest=1) for p in passages(data))
+    """For BERT and RoBERTa: two `[MASK]` (`<mask>`), each for a word."""
+    tokenizer = TokenDataset.open(str(data)).tokenizer
+    assert tokenizer.vocabulary.mask is not None, "prepared with a mask token"
+    spelling = tokenizer.id_to_piece(tokenizer.vocabulary.mask)
+    return _kept(blanks(p, lambda _: spelling, longest=1) for p in passages(data))
 
 
 def swapped_words(data: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from t5x_like.data.token_dataset import TokenDataset
 MOST = 12
 """Passages."""
 
-_TOKENS = 110
+LONG, SHORT = 110, 58
+"""Tokens of a passage: for T5's quickstart, and for the encoders', whose rows have 64 places."""
 
 
 class Passage(NamedTuple):
@@ -24,15 +25,15 @@ class Passage(NamedTuple):
     draws: Callable[[int], np.ndarray]
 
 
-def passages(data: Path, most: int = MOST) -> list[Passage]:
-    """From the middle of each document of the validation split that is long enough."""
+def passages(data: Path, tokens: int, most: int = MOST) -> list[Passage]:
+    """`tokens` from the middle of each document of the validation split that is long enough."""
     dataset = TokenDataset.open(str(data))
     split = dataset.split("validation")
     starts, ends = split.document_offsets[:-1], split.document_offsets[1:]
     found: list[Passage] = []
-    for number in np.flatnonzero(ends - starts >= _TOKENS + 10)[:most]:
-        middle = (starts[number] + ends[number] - _TOKENS) // 2
-        ids = split.gather(np.array([middle]), _TOKENS)[0]
+    for number in np.flatnonzero(ends - starts >= tokens + 10)[:most]:
+        middle = (starts[number] + ends[number] - tokens) // 2
+        ids = split.gather(np.array([middle]), tokens)[0]
         words = list(_words(ids, dataset))[1:-1]  # the first and the last word may be halves
         key = counter.seed_key(0, "quickstart", int(number))
         found.append(Passage(words, lambda n, key=key: counter.uniform(key, (n,), 0).reshape(-1)))
@@ -56,16 +57,19 @@ def blanks(passage: Passage, spelling: Callable[[int], str], longest: int) -> di
     Args:
       spelling: of blank number i.
     """
-    words, draws = passage.words, passage.draws(4)
-    first = 8 + int(draws[0] * 12)
-    second = first + 14 + int(draws[1] * 12)
-    ends = [start + 1 + int(draw * longest) for start, draw in ((first, draws[2]), (second, draws[3]))]
-    if ends[1] + 6 > len(words):
+    words, size = passage.words, len(passage.words)
+    first, second, *lengths = passage.draws(4)
+    spans: list[tuple[int, int]] = []
+    for begin, draw, length in ((0.15, first, lengths[0]), (0.55, second, lengths[1])):
+        start = next((i for i in range(int((begin + 0.25 * draw) * size), size) if words[i].isalpha()), size)
+        spans.append((start, start + 1 + int(length * longest)))
+    (first, end), (second, last) = spans
+    if end >= second or last + 4 > size:
         return None
-    pieces = [*words[:first], spelling(0), *words[ends[0] : second], spelling(1), *words[ends[1] :]]
+    pieces = [*words[:first], spelling(0), *words[end:second], spelling(1), *words[last:]]
     return {
         "inputs": " ".join(pieces),
-        "originals": [" ".join(words[first : ends[0]]), " ".join(words[second : ends[1]])],
+        "originals": [" ".join(words[first:end]), " ".join(words[second:last])],
     }
 
 
@@ -83,7 +87,7 @@ def swaps(passage: Passage, others: list[str], share: float = 0.1) -> dict[str, 
 
 def sentinel_blanks(data: Path) -> list[dict[str, Any]]:
     """For T5: `<extra_id_0>` and `<extra_id_1>`, each for one or two words."""
-    return _kept(blanks(p, lambda i: f"<extra_id_{i}>", longest=2) for p in passages(data))
+    return _kept(blanks(p, lambda i: f"<extra_id_{i}>", longest=2) for p in passages(data, LONG))
 
 
 def mask_blanks(data: Path) -> list[dict[str, Any]]:
@@ -91,12 +95,12 @@ def mask_blanks(data: Path) -> list[dict[str, Any]]:
     tokenizer = TokenDataset.open(str(data)).tokenizer
     assert tokenizer.vocabulary.mask is not None, "prepared with a mask token"
     spelling = tokenizer.id_to_piece(tokenizer.vocabulary.mask)
-    return _kept(blanks(p, lambda _: spelling, longest=1) for p in passages(data))
+    return _kept(blanks(p, lambda _: spelling, longest=1) for p in passages(data, SHORT))
 
 
 def swapped_words(data: Path) -> list[dict[str, Any]]:
     """For ELECTRA: a tenth of the words are words of other passages."""
-    found = passages(data)
+    found = passages(data, SHORT)
     others = [word for passage in found for word in passage.words if word.isalpha()]
     return _kept(swaps(p, others) for p in found)
 

@@ -27,7 +27,7 @@ def test_every_family_has_its_configuration_and_its_samples(family, data):
 
 
 def test_blanks_stand_where_the_originals_stood(data):
-    passages = quickstart_samples.passages(data)
+    passages = quickstart_samples.passages(data, quickstart_samples.SHORT)
     for longest, spelling in ((1, "[MASK]"), (2, "<extra_id_{}>")):
         for passage in passages:
             record = quickstart_samples.blanks(passage, spelling.format, longest)
@@ -40,7 +40,9 @@ def test_blanks_stand_where_the_originals_stood(data):
 
 
 def test_swapped_words_are_named_with_their_originals(data):
-    passages = {" ".join(p.words): p.words for p in quickstart_samples.passages(data)}
+    passages = {
+        " ".join(p.words): p.words for p in quickstart_samples.passages(data, quickstart_samples.SHORT)
+    }
     for record in quickstart_samples.swapped_words(data):
         words = record["inputs"].split(" ")
         assert record["swapped"]

@@ -32,7 +32,8 @@ from t5x_like.training.run import (
 )
 
 __all__ = [
-    "ROOT", "Objective", "Run", "describe", "describe_diff", "from_json", "load", "load_as", "names", "to_json", "validate",
+    "ROOT", "Objective", "Run", "describe", "describe_diff", "from_json", "load", "load_as", "names", "to_json",
+    "validate",
 ]  # fmt: skip
 
 _T = TypeVar("_T")

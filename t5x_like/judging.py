@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import Exit, UserError
 from t5x_like.tasks import definitions, pretrained
-from t5x_like.tasks.finetuning import finetune
+from t5x_like.tasks.finetuning import FineTune, finetune
 from t5x_like.tasks.pretrained import Pretrained
 from t5x_like.tasks.probe import linear_probe
-
-if TYPE_CHECKING:
-    from t5x_like.racing import Race
-    from t5x_like.training.run import Run
+from t5x_like.training.run import Run
 
 PROBED = ("classification", "regression")
 
@@ -33,45 +30,51 @@ def check_tasks(names: Sequence[str], tasks_dir: Path) -> None:
             )
 
 
-def methods(race: Race, task: str) -> list[tuple[str, tuple[int, ...]]]:
-    """How a task is judged, and with which seeds. A probe is for labels of whole texts."""
-    probe = race.probe_seeds if definitions.find(task).kind in PROBED else ()
-    return [
-        (method, seeds) for method, seeds in (("probe", probe), ("finetune", race.finetune.seeds)) if seeds
-    ]
+def can_be_probed(task: str) -> bool:
+    """A linear probe is for labels of whole texts."""
+    return definitions.find(task).kind in PROBED
 
 
-def judge(
-    race: Race,
-    run: Run,
-    directory: Path,
-    step: int,
-    task: str,
-    method: str,
-    seeds: tuple[int, ...],
-    tasks_dir: Path,
+def fine_tuned(
+    run: Run, directory: Path, step: int, config: FineTune, seeds: tuple[int, ...]
 ) -> Iterator[dict[str, Any]]:
     """One record a seed: `seed`, `metric` and its `value` on the test split, all `metrics`, `seconds`.
 
     Args:
       directory: of the pretraining run.
       step: of its checkpoint; 0: the untrained model (random numbers of each seed).
+      config: how, on which task and with which data.
     """
     start = _start(run, directory, step)
-    found = definitions.find(task)
-    data = str(tasks_dir / task)
-    if method == "probe":
-        length = race.finetune.length
-        for result in linear_probe(
-            start, found, data, seeds=seeds, max_examples=race.probe_examples, length=length, say=_quiet
-        ):
-            yield _record(found.metric, result.seed, result.metrics, result.seconds)
-        return
+    metric = config.metric or definitions.find(config.task).metric
     for seed in seeds:  # one at a time: what is finished is on disk
-        config = dataclasses.replace(race.finetune, init=None, task=task, data=data, seeds=(seed,))
-        (result,) = finetune(config, start, say=_quiet).seeds
+        (result,) = finetune(dataclasses.replace(config, init=None, seeds=(seed,)), start, say=_quiet).seeds
         values = result.validation if result.test is None else result.test
-        yield _record(config.metric or found.metric, seed, values, result.seconds)
+        yield _record(metric, seed, values, result.seconds)
+
+
+def probed(
+    run: Run,
+    directory: Path,
+    step: int,
+    task: str,
+    data: str,
+    seeds: tuple[int, ...],
+    examples: int,
+    length: int,
+) -> Iterator[dict[str, Any]]:
+    """The same of a linear probe.
+
+    Args:
+      examples: most that are fitted, and most that are judged.
+      length: most tokens of a text.
+    """
+    found = definitions.find(task)
+    start = _start(run, directory, step)
+    for result in linear_probe(
+        start, found, data, seeds=seeds, max_examples=examples, length=length, say=_quiet
+    ):
+        yield _record(found.metric, result.seed, result.metrics, result.seconds)
 
 
 def _record(metric: str, seed: int, values: dict[str, float], seconds: float) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import jax
 
-from t5x_like import typed
+from t5x_like import judging, typed
 from t5x_like.config import Run, validate
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError, did_you_mean
@@ -332,28 +332,48 @@ def pretrain(heat: Heat, say: Callable[[str], None] = print) -> Exit:
 
 def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = print) -> None:
     """Fine-tunes and probes the untrained model and every checkpoint on every task; skips what is done."""
-    from t5x_like import judging
-
     path = heat.directory / "results.jsonl"
     done = {(r["step"], r["task"], r["method"], r["seed"]) for r in read_results(path)}
-    each = heat.share.steps // race.points
-    for step in range(0, heat.share.steps + 1, each):
+    for step in range(0, heat.share.steps + 1, heat.share.steps // race.points):
         for task in race.tasks:
-            for method, seeds in judging.methods(race, task):
+            for method, seeds in _methods(race, task):
                 missing = tuple(s for s in seeds if (step, task, method, s) not in done)
                 if not missing:
                     continue
-                for record in judging.judge(
-                    race, heat.run, heat.directory, step, task, method, missing, tasks_dir
-                ):
-                    line = json.dumps({"step": step, "task": task, "method": method, **record})
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
+                for record in _judged(race, heat, step, task, method, missing, str(tasks_dir / task)):
+                    _append(path, {"step": step, "task": task, "method": method, **record})
                     say(
                         f"{heat.contestant.name} seed {heat.seed} step {step:>6,} {task} {method} seed "
                         f"{record['seed']}: {record['metric']} {record['value']:.4f} ({record['seconds']:.0f} s)"
                     )
-        jax.clear_caches()
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    """Adds a line, behind what a kill may have torn."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(record).encode() + b"\n")
+
+
+def _methods(race: Race, task: str) -> list[tuple[str, tuple[int, ...]]]:
+    """How a task is judged, and with which seeds."""
+    probe = race.probe_seeds if judging.can_be_probed(task) else ()
+    return [
+        (method, seeds) for method, seeds in (("probe", probe), ("finetune", race.finetune.seeds)) if seeds
+    ]
+
+
+def _judged(
+    race: Race, heat: Heat, step: int, task: str, method: str, seeds: tuple[int, ...], data: str
+) -> Iterator[dict[str, Any]]:
+    if method == "finetune":
+        config = dataclasses.replace(race.finetune, task=task, data=data)
+        return judging.fine_tuned(heat.run, heat.directory, step, config, seeds)
+    length = race.finetune.length
+    return judging.probed(heat.run, heat.directory, step, task, data, seeds, race.probe_examples, length)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -407,8 +427,6 @@ def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, An
 
 def execute(race: Race, shares: dict[str, Share], workdir: Path, tasks_dir: Path) -> Exit:
     """Pretrains and judges every heat that is not finished; `INTERRUPTED` where a signal stopped one."""
-    from t5x_like import judging
-
     judging.check_tasks(race.tasks, tasks_dir)
     for heat in heats(race, shares, workdir):
         code = pretrain(heat)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from t5x_like.training.run import Run
 PROBED = ("classification", "regression")
 
 
-def check_tasks(names: Sequence[str], tasks_dir: Path) -> None:
+def check_tasks(names: Iterable[str], tasks_dir: Path) -> None:
     """Raises `UserError` where a task has no folder, before anything is trained."""
     for name in names:
         if not (tasks_dir / name).is_dir():
@@ -30,9 +30,15 @@ def check_tasks(names: Sequence[str], tasks_dir: Path) -> None:
             )
 
 
-def can_be_probed(task: str) -> bool:
-    """A linear probe is for labels of whole texts."""
-    return definitions.find(task).kind in PROBED
+def check_probes(names: Iterable[str]) -> None:
+    """Raises `UserError` for a task that no linear probe can be fitted to."""
+    for name in names:
+        kind = definitions.find(name).kind
+        if kind not in PROBED:
+            raise UserError(
+                f"a linear probe is for labels of whole texts ({' or '.join(PROBED)}); {name} is {kind}",
+                where="probes",
+            )
 
 
 def fine_tuned(

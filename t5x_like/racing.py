@@ -63,7 +63,8 @@ class Race:
       seeds: of pretraining: parameters, data order, masks.
       tasks: what the contestants are fine-tuned on; names of `tasks.definitions`.
       finetune: how; its seeds are the repetitions at each point. Its task and init are the race's to set.
-      probe_seeds: repetitions of the linear probe; () leaves it out.
+      probes: tasks with labels of whole texts, for the linear probe; () leaves it out.
+      probe_seeds: repetitions of the linear probe.
       probe_examples: most examples of a task that the probe is trained and tested on.
     """
 
@@ -75,6 +76,7 @@ class Race:
     seeds: tuple[int, ...] = (0,)
     tasks: tuple[str, ...] = ()
     finetune: FineTune = FineTune()
+    probes: tuple[str, ...] = ()
     probe_seeds: tuple[int, ...] = (0, 1, 2)
     probe_examples: int = 8000
 
@@ -96,13 +98,15 @@ def check(race: Race) -> None:
     for field in ("budget", "points"):
         if not getattr(race, field) > 0:
             raise UserError(f"{field} is {getattr(race, field)}; it must be positive", where=field)
-    for field in ("contestants", "seeds", "tasks"):
+    for field in ("contestants", "seeds", "tasks", "probe_seeds"):
         if not getattr(race, field):
             raise UserError(f"a race needs {field}", where=field)
     known = definitions.names()
-    for task in race.tasks:
-        if task not in known:
-            raise UserError(f"no task {task!r}", where="tasks", help=did_you_mean(task, known))
+    for field in ("tasks", "probes"):
+        for task in getattr(race, field):
+            if task not in known:
+                raise UserError(f"no task {task!r}", where=field, help=did_you_mean(task, known))
+    judging.check_probes(race.probes)
     for contestant in race.contestants:
         try:
             validate(contestant.run)
@@ -335,17 +339,16 @@ def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = 
     path = heat.directory / "results.jsonl"
     done = {(r["step"], r["task"], r["method"], r["seed"]) for r in read_results(path)}
     for step in range(0, heat.share.steps + 1, heat.share.steps // race.points):
-        for task in race.tasks:
-            for method, seeds in _methods(race, task):
-                missing = tuple(s for s in seeds if (step, task, method, s) not in done)
-                if not missing:
-                    continue
-                for record in _judged(race, heat, step, task, method, missing, str(tasks_dir / task)):
-                    _append(path, {"step": step, "task": task, "method": method, **record})
-                    say(
-                        f"{heat.contestant.name} seed {heat.seed} step {step:>6,} {task} {method} seed "
-                        f"{record['seed']}: {record['metric']} {record['value']:.4f} ({record['seconds']:.0f} s)"
-                    )
+        for method, task, seeds in _judgements(race):
+            missing = tuple(s for s in seeds if (step, task, method, s) not in done)
+            if not missing:
+                continue
+            for record in _judged(race, heat, step, task, method, missing, str(tasks_dir / task)):
+                _append(path, {"step": step, "task": task, "method": method, **record})
+                say(
+                    f"{heat.contestant.name} seed {heat.seed} step {step:>6,} {task} {method} seed "
+                    f"{record['seed']}: {record['metric']} {record['value']:.4f} ({record['seconds']:.0f} s)"
+                )
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
@@ -358,12 +361,12 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record).encode() + b"\n")
 
 
-def _methods(race: Race, task: str) -> list[tuple[str, tuple[int, ...]]]:
-    """How a task is judged, and with which seeds."""
-    probe = race.probe_seeds if judging.can_be_probed(task) else ()
-    return [
-        (method, seeds) for method, seeds in (("probe", probe), ("finetune", race.finetune.seeds)) if seeds
-    ]
+def _judgements(race: Race) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(method, task, seeds) of all that is judged at a point, the quick ones first."""
+    for task in race.probes:
+        yield "probe", task, race.probe_seeds
+    for task in race.tasks:
+        yield "finetune", task, race.finetune.seeds
 
 
 def _judged(
@@ -408,7 +411,7 @@ def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, An
         "budget": race.budget,
         "count": race.count,
         "points": race.points,
-        "tasks": list(race.tasks),
+        "tasks": list(dict.fromkeys((*race.tasks, *race.probes))),
         "finetune": typed.to_data(race.finetune),
         "contestants": {
             c.name: {
@@ -427,7 +430,7 @@ def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, An
 
 def execute(race: Race, shares: dict[str, Share], workdir: Path, tasks_dir: Path) -> Exit:
     """Pretrains and judges every heat that is not finished; `INTERRUPTED` where a signal stopped one."""
-    judging.check_tasks(race.tasks, tasks_dir)
+    judging.check_tasks(dict.fromkeys((*race.tasks, *race.probes)), tasks_dir)
     for heat in heats(race, shares, workdir):
         code = pretrain(heat)
         if code != Exit.DONE:

@@ -43,6 +43,7 @@ def race(data: Path, **changes: object) -> Race:
         budget=2e9,
         points=1,
         tasks=("sms_spam",),
+        probes=("sms_spam",),
         finetune=FineTune(epochs=1.0, batch_size=16, length=24, seeds=(0, 1)),
         probe_seeds=(0,),
     )
@@ -112,6 +113,7 @@ def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -
         ({"tasks": ("sms_spma",)}, "no task 'sms_spma'"),
         ({"tasks": ()}, "a race needs tasks"),
         ({"points": 0}, "points is 0"),
+        ({"probes": ("conll2003_ner",)}, "conll2003_ner is tagging"),
         ({"contestants": (Contestant(name="a/b", run=tiny_encoder.BERT),)}, "names a folder"),
         (
             {"contestants": (Contestant(name="a", run=tiny_encoder.BERT),) * 2},

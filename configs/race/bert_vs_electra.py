@@ -89,8 +89,9 @@ def config() -> Race:
         ),
         budget=5e13,
         points=4,
-        tasks=("rotten_tomatoes", "sentiment_regression", "conll2003_ner"),
+        tasks=("rotten_tomatoes", "conll2003_ner"),
         finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=2000, seeds=(0, 1, 2)),
+        probes=("rotten_tomatoes", "sentiment_regression", "bbc_topics"),
     )
 
 
@@ -148,5 +149,6 @@ def tiny() -> Race:
         points=2,
         tasks=("rotten_tomatoes",),
         finetune=FineTune(epochs=1.0, batch_size=8, length=LENGTH, seeds=(0,)),
+        probes=("rotten_tomatoes",),
         probe_seeds=(0,),
     )

@@ -7,6 +7,7 @@ long all of them are (which packing plans by).
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from typing import Protocol
@@ -48,8 +49,42 @@ class WindowIndex(Protocol):
 _OFFSET = 0x0FF5E7  # salt of the draw that moves an epoch's windows
 
 
+class _Stretches(abc.ABC):
+    """Windows that are each one stretch of at most `length` tokens of a split."""
+
+    split: TokenSplit
+    length: int
+
+    @property
+    @abc.abstractmethod
+    def count(self) -> int:
+        """Windows of an epoch."""
+
+    @abc.abstractmethod
+    def locate(
+        self, index: np.ndarray, epoch_keys: Keys
+    ) -> tuple[Int64[np.ndarray, "B"], Int64[np.ndarray, "B"]]:
+        """Start and length of each window [B], in tokens."""
+
+    def lengths(self) -> Int64[np.ndarray, "N"]:
+        """The length of every window of an epoch."""
+        return self.locate(np.arange(self.count), np.zeros(self.count, np.uint64))[1]
+
+    def windows(
+        self,
+        index: np.ndarray,
+        epoch_keys: Keys,
+        vocabulary: Vocabulary,
+        needs: frozenset[str] = frozenset(),
+        is_word_start: Bool[np.ndarray, "V"] | None = None,
+    ) -> Windows:
+        """See `WindowIndex.windows`."""
+        starts, lengths = self.locate(index, epoch_keys)
+        return read(self.split, starts, lengths, self.length, vocabulary, needs, is_word_start)
+
+
 @dataclasses.dataclass(frozen=True)
-class Joined:
+class Joined(_Stretches):
     """Windows of `length` tokens laid end to end over the whole split.
 
     In training, an epoch has num_tokens // length full windows, and starts at an offset drawn for this epoch; the
@@ -80,25 +115,9 @@ class Joined:
         offsets = counter.bits(epoch_keys, (), _OFFSET) % np.uint64(size)
         return (starts + offsets.astype(np.int64)) % size, np.full(starts.shape, min(self.length, size))
 
-    def lengths(self) -> Int64[np.ndarray, "N"]:
-        """The length of every window of an epoch."""
-        return self.locate(np.arange(self.count), np.zeros(self.count, np.uint64))[1]
-
-    def windows(
-        self,
-        index: np.ndarray,
-        epoch_keys: Keys,
-        vocabulary: Vocabulary,
-        needs: frozenset[str] = frozenset(),
-        is_word_start: Bool[np.ndarray, "V"] | None = None,
-    ) -> Windows:
-        """See `WindowIndex.windows`."""
-        starts, lengths = self.locate(index, epoch_keys)
-        return read(self.split, starts, lengths, self.length, vocabulary, needs, is_word_start)
-
 
 @dataclasses.dataclass(frozen=True)
-class Isolated:
+class Isolated(_Stretches):
     """Windows that never cross a document's border: each document is cut into pieces of at most `length` tokens."""
 
     split: TokenSplit
@@ -126,22 +145,6 @@ class Isolated:
         offsets = self.split.document_offsets
         starts = offsets[document] + (index - self._first_piece[document]) * self.length
         return starts, np.minimum(self.length, offsets[document + 1] - starts)
-
-    def lengths(self) -> Int64[np.ndarray, "N"]:
-        """The length of every window of an epoch."""
-        return self.locate(np.arange(self.count), np.zeros(self.count, np.uint64))[1]
-
-    def windows(
-        self,
-        index: np.ndarray,
-        epoch_keys: Keys,
-        vocabulary: Vocabulary,
-        needs: frozenset[str] = frozenset(),
-        is_word_start: Bool[np.ndarray, "V"] | None = None,
-    ) -> Windows:
-        """See `WindowIndex.windows`."""
-        starts, lengths = self.locate(index, epoch_keys)
-        return read(self.split, starts, lengths, self.length, vocabulary, needs, is_word_start)
 
 
 def read(

@@ -19,7 +19,6 @@ leads from the discriminator to the generator but through the shared tables (sam
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import ClassVar, Literal
 
 import flax.linen as nn
@@ -28,7 +27,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from t5x_like.errors import UserError, did_you_mean
-from t5x_like.models import encoder as encoders
 from t5x_like.models import family
 from t5x_like.models.dropout import fold, seed_of
 from t5x_like.models.encoder import Encoder
@@ -54,7 +52,7 @@ ELECTRA = Encoder(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Electra:
+class Electra(family.Initialised):
     """Generator and discriminator: configuration and pure functions of parameters in one.
 
     Parameters, with the trees of models/encoder.py:
@@ -170,17 +168,26 @@ class Electra:
 
     # Parameters
 
-    def init(self, key: jax.Array) -> Params:
-        """Random parameters, float32; the same values scanned or unrolled."""
-        return _init(self, key)
-
-    def abstract_params(self) -> Params:
-        """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return family.values(_abstract(self))
-
-    def logical_axes(self) -> Params:
-        """The tree of `init` with, for each parameter, the names of its axes."""
-        return family.axes(_abstract(self))
+    def boxed(self, key: jax.Array) -> Boxed:
+        """See `Initialised.boxed`."""
+        of_encoder, of_generator, of_head, of_copy = jax.random.split(key, 4)
+        own = self.encoder.boxed(of_encoder)
+        if self.sharing == "all":
+            # One network: only the head of its other role is missing.
+            whole = dataclasses.replace(self.encoder, mlm_head=True).boxed(of_encoder)
+            other = {"mlm": whole["mlm"]}
+            shared = {k: v for k, v in own.items() if k != "mlm"}
+        else:
+            other = self.generator.boxed(of_generator)
+            shared = {"embeddings": own["embeddings"]} if self.sharing == "embeddings" else {}
+        own = {k: v for k, v in own.items() if k not in shared}
+        other = {k: v for k, v in other.items() if k not in shared}
+        hidden = jnp.zeros((1, 1, self.hidden_size))
+        if self.head == "detection":
+            own["detection"] = TokenScore(self.encoder).init(of_head, hidden)["params"]
+        if self.copy:
+            own["copy"] = _copy(self.encoder).init(of_copy, hidden)["params"]
+        return {**({"shared": shared} if shared else {}), "generator": other, "discriminator": own}
 
     def num_params(self) -> int:
         """Number of parameters, by formula, those that are shared counted once."""
@@ -289,37 +296,6 @@ def _copy(c: Encoder) -> Dense:
     return Dense(
         1, ("embed", "classes"), nn.initializers.glorot_uniform(), jnp.dtype(c.dtype), F32, use_bias=True
     )
-
-
-def _boxed_init(model: Electra, key: jax.Array) -> Boxed:
-    of_encoder, of_generator, of_head, of_copy = jax.random.split(key, 4)
-    own = encoders.boxed_init(model.encoder, of_encoder)
-    if model.sharing == "all":
-        # One network: only the head of its other role is missing.
-        whole = encoders.boxed_init(dataclasses.replace(model.encoder, mlm_head=True), of_encoder)
-        other = {"mlm": whole["mlm"]}
-        shared = {k: v for k, v in own.items() if k != "mlm"}
-    else:
-        other = encoders.boxed_init(model.generator, of_generator)
-        shared = {"embeddings": own["embeddings"]} if model.sharing == "embeddings" else {}
-    own = {k: v for k, v in own.items() if k not in shared}
-    other = {k: v for k, v in other.items() if k not in shared}
-    hidden = jnp.zeros((1, 1, model.hidden_size))
-    if model.head == "detection":
-        own["detection"] = TokenScore(model.encoder).init(of_head, hidden)["params"]
-    if model.copy:
-        own["copy"] = _copy(model.encoder).init(of_copy, hidden)["params"]
-    return {**({"shared": shared} if shared else {}), "generator": other, "discriminator": own}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(model: Electra, key: jax.Array) -> Params:
-    return family.values(_boxed_init(model, key))
-
-
-@functools.lru_cache(maxsize=32)
-def _abstract(model: Electra) -> Boxed:
-    return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))
 
 
 # Published sizes

@@ -21,7 +21,6 @@ Parameters, for embeddings of width E:
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -37,7 +36,7 @@ from t5x_like.models.products import pick_rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Encoder:
+class Encoder(family.Initialised):
     """A post-LN encoder of any size: configuration and pure functions of parameters in one.
 
     Attributes:
@@ -159,17 +158,11 @@ class Encoder:
 
     # Parameters
 
-    def init(self, key: jax.Array) -> Params:
-        """Random parameters, float32; the same values scanned or unrolled."""
-        return _init(self, key)
-
-    def abstract_params(self) -> Params:
-        """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return family.values(_abstract(self))
-
-    def logical_axes(self) -> Params:
-        """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
-        return family.axes(_abstract(self))
+    def boxed(self, key: jax.Array) -> Boxed:
+        """Parameters, each in a box with its axis names; always drawn by the scanned module, which compiles fast."""
+        scanned = dataclasses.replace(self, scan_layers=True, attention="einsum")
+        params = dict(EncoderNetwork(scanned).init(key, jnp.zeros((1, 1), jnp.int32))["params"])
+        return params if self.scan_layers else stack.unstack_layers(params)
 
     def num_params(self) -> int:
         """Number of parameters, by formula; the decoder of the masked-language-modelling head is the word table."""
@@ -273,20 +266,3 @@ class Encoder:
 
     def _call(self, method: str, params: Params, *arguments: Any) -> Any:
         return EncoderNetwork(self).apply({"params": params}, *arguments, method=method)
-
-
-def boxed_init(model: Encoder, key: jax.Array) -> Boxed:
-    """Parameters, each in a box with its axis names; always drawn by the scanned module, which compiles fast."""
-    scanned = dataclasses.replace(model, scan_layers=True, attention="einsum")
-    params = dict(EncoderNetwork(scanned).init(key, jnp.zeros((1, 1), jnp.int32))["params"])
-    return params if model.scan_layers else stack.unstack_layers(params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(model: Encoder, key: jax.Array) -> Params:
-    return family.values(boxed_init(model, key))
-
-
-@functools.lru_cache(maxsize=32)  # a start asks several times, and tracing a deep model takes a second
-def _abstract(model: Encoder) -> Boxed:
-    return jax.eval_shape(functools.partial(boxed_init, model), jax.random.key(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -63,3 +65,33 @@ def axes(boxed: Boxed) -> Params:
     """For each parameter the names of its axes, such as ("embed", "mlp")."""
     # A parameter split off a stack keeps its box, whose first name (`layers`) no longer has a dimension.
     return jax.tree.map(lambda box: tuple(box.names[-box.value.ndim :]), boxed, is_leaf=_is_box)
+
+
+class Initialised(abc.ABC):
+    """What every model does with its parameters before they are used. A model is a frozen dataclass: hashable."""
+
+    @abc.abstractmethod
+    def boxed(self, key: jax.Array) -> Boxed:
+        """Random parameters, each in a box with the names of its axes; traceable."""
+
+    def init(self, key: jax.Array) -> Params:
+        """Random parameters, float32; the same values scanned or unrolled."""
+        return _init(self, key)
+
+    def abstract_params(self) -> Params:
+        """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
+        return values(_abstract(self))
+
+    def logical_axes(self) -> Params:
+        """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
+        return axes(_abstract(self))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(model: Initialised, key: jax.Array) -> Params:
+    return values(model.boxed(key))
+
+
+@functools.lru_cache(maxsize=32)  # a start asks several times, and tracing a deep model takes a second
+def _abstract(model: Initialised) -> Boxed:
+    return jax.eval_shape(model.boxed, jax.random.key(0))

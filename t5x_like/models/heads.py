@@ -23,7 +23,6 @@ Kernels start as the encoder's, but in style "electra" Glorot-uniform (`tf.layer
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -34,7 +33,7 @@ from jaxtyping import Array, Float
 from t5x_like.errors import UserError
 from t5x_like.models import family
 from t5x_like.models.dropout import Seed, dropout, fold, seed_of
-from t5x_like.models.encoder import Encoder, boxed_init
+from t5x_like.models.encoder import Encoder
 from t5x_like.models.encoder_network import F32, normal
 from t5x_like.models.family import Boxed, Params, Rngs, require, require_range
 from t5x_like.models.layers import ACTIVATIONS, Dense
@@ -46,7 +45,7 @@ MOST_LABELS = 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderWithHead:
+class EncoderWithHead(family.Initialised):
     """An encoder and a task's head: configuration and pure functions of parameters in one.
 
     Parameters: {"encoder": as models/encoder.py has them for `backbone`, "head": {"dense"?, "out"}}, each a kernel and
@@ -124,17 +123,14 @@ class EncoderWithHead:
 
     # Parameters
 
-    def init(self, key: jax.Array) -> Params:
-        """Random parameters, float32; the same values scanned or unrolled."""
-        return _init(self, key)
-
-    def abstract_params(self) -> Params:
-        """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return family.values(_abstract(self))
-
-    def logical_axes(self) -> Params:
-        """The tree of `init` with, for each parameter, the names of its axes."""
-        return family.axes(_abstract(self))
+    def boxed(self, key: jax.Array) -> Boxed:
+        """See `Initialised.boxed`."""
+        of_encoder, of_head = jax.random.split(key)
+        state = jnp.zeros((1, self.encoder.hidden_size))
+        return {
+            "encoder": self.backbone.boxed(of_encoder),
+            "head": dict(HeadLayers(self).init(of_head, state)["params"]),
+        }
 
     def num_params(self) -> int:
         """Number of parameters, by formula."""
@@ -241,22 +237,3 @@ def _same_shapes(name: str, expected: Any, found: Any) -> None:
                 where="model.encoder",
                 help="the encoder must be the one that was pretrained",
             )
-
-
-def _boxed_init(model: EncoderWithHead, key: jax.Array) -> Boxed:
-    of_encoder, of_head = jax.random.split(key)
-    state = jnp.zeros((1, model.encoder.hidden_size))
-    return {
-        "encoder": boxed_init(model.backbone, of_encoder),
-        "head": dict(HeadLayers(model).init(of_head, state)["params"]),
-    }
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(model: EncoderWithHead, key: jax.Array) -> Params:
-    return family.values(_boxed_init(model, key))
-
-
-@functools.lru_cache(maxsize=32)
-def _abstract(model: EncoderWithHead) -> Boxed:
-    return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))

@@ -21,7 +21,6 @@ it); one embedding for both stacks, not scaled by sqrt(D).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -37,7 +36,7 @@ from t5x_like.models.t5_network import Cache, Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class T5:
+class T5(family.Initialised):
     """A T5 of any size: configuration and pure functions of parameters in one.
 
     Attributes:
@@ -113,17 +112,15 @@ class T5:
 
     # Parameters
 
-    def init(self, key: jax.Array) -> Params:
-        """Random parameters as T5X draws them, float32; the same values scanned or unrolled."""
-        return _init(self, key)
-
-    def abstract_params(self) -> Params:
-        """The tree of `init` as `jax.ShapeDtypeStruct`, without allocating."""
-        return family.values(_abstract(self))
-
-    def logical_axes(self) -> Params:
-        """The tree of `init` with, for each parameter, the names of its axes, such as ("embed", "mlp")."""
-        return family.axes(_abstract(self))
+    def boxed(self, key: jax.Array) -> Boxed:
+        """Parameters, each in a box with its axis names; always drawn by the scanned module, which compiles fast."""
+        token = jnp.zeros((1, 1), jnp.int32)
+        batch = dict.fromkeys(
+            ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"), token
+        )
+        scanned = dataclasses.replace(self, scan_layers=True, attention="einsum")
+        params = dict(Transformer(scanned).init(key, batch)["params"])
+        return params if self.scan_layers else stack.unstack_layers(params)
 
     def num_params(self) -> int:
         """Number of parameters, by formula."""
@@ -231,25 +228,6 @@ class T5:
 
 def _call(model: T5, method: str, params: Params, *arguments: Any) -> Any:
     return Transformer(model).apply({"params": params}, *arguments, method=method)
-
-
-def _boxed_init(model: T5, key: jax.Array) -> Boxed:
-    """Parameters, each in a box with its axis names; always drawn by the scanned module, which compiles fast."""
-    token = jnp.zeros((1, 1), jnp.int32)
-    batch = dict.fromkeys(("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"), token)
-    scanned = dataclasses.replace(model, scan_layers=True, attention="einsum")
-    params = dict(Transformer(scanned).init(key, batch)["params"])
-    return params if model.scan_layers else stack.unstack_layers(params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(model: T5, key: jax.Array) -> Params:
-    return family.values(_boxed_init(model, key))
-
-
-@functools.lru_cache(maxsize=32)  # a start asks several times, and tracing a deep model takes a second
-def _abstract(model: T5) -> Boxed:
-    return jax.eval_shape(functools.partial(_boxed_init, model), jax.random.key(0))
 
 
 # Published sizes

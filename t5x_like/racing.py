@@ -152,13 +152,16 @@ def plan(race: Race, workdir: Path, say: Callable[[str], None] = print) -> dict[
     """
     path = workdir / "plan.json"
     described = {c.name: describe(c.run, all_values=True) for c in race.contestants}
-    rules = {"budget": race.budget, "count": race.count, "points": race.points}
+    plain = ("type", "seeds", "task", "data", "init")
+    rules: dict[str, Any] = {"budget": race.budget, "count": race.count, "points": race.points}
+    rules["finetune"] = {k: v for k, v in typed.to_data(race.finetune).items() if k not in plain}
+    rules["probe_examples"] = race.probe_examples
     stored = _read_plan(path)
     if stored:
         for name, value in rules.items():
-            if stored["rules"][name] != value:
+            if stored["rules"].get(name) != value:
                 raise UserError(
-                    f"this race was begun with {name} {stored['rules'][name]}, not {value}",
+                    f"this race was begun with {name} {stored['rules'].get(name)}, not {value}",
                     where=str(path),
                     help="choose another --workdir",
                 )

@@ -102,6 +102,8 @@ def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -
         racing.plan(one, tmp_path)
     with pytest.raises(UserError, match=r"budget 2000000000\.0, not 3000000000\.0"):
         racing.plan(dataclasses.replace(one, budget=3e9), tmp_path)
+    with pytest.raises(UserError, match="probe_examples 8000, not 80"):
+        racing.plan(dataclasses.replace(one, probe_examples=80), tmp_path)
     run = dataclasses.replace(one.contestants[0].run, batch_size=16)
     with pytest.raises(UserError, match="'bert' was begun with another configuration"):
         racing.plan(dataclasses.replace(one, contestants=(Contestant(name="bert", run=run),)), tmp_path)

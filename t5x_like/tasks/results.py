@@ -88,9 +88,13 @@ def finished(folder: Path) -> dict[int, SeedResult]:
     """The finished seeds, by number; what cannot be read is not finished."""
     found = {}
     for path in (folder / "seeds").glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             data = json.loads(path.read_text(encoding="utf-8"))
-            result = SeedResult(**{**data, "curve": tuple(data["curve"])})
+            test = None if data["test"] is None else _numbers(data["test"])
+            curve = tuple(_numbers(point) for point in data["curve"])
+            result = SeedResult(
+                **{**data, "validation": _numbers(data["validation"]), "test": test, "curve": curve}
+            )
             found[result.seed] = result
     return found
 
@@ -125,9 +129,14 @@ def write(path: Path, data: Any) -> None:
 
 
 def _finite(data: Any) -> Any:
-    """JSON knows no NaN: a metric of a fine-tuning that diverged is written as the number 0."""
+    """JSON knows no NaN: a metric of a fine-tuning that diverged is written as null."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [_finite(value) for value in data]
-    return 0.0 if isinstance(data, float) and not math.isfinite(data) else data
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _numbers(metrics: dict[str, float | None]) -> dict[str, float]:
+    """The way back: null is NaN."""
+    return {name: math.nan if value is None else value for name, value in metrics.items()}

@@ -89,7 +89,7 @@ def config() -> Race:
         ),
         budget=5e13,
         points=4,
-        tasks=("rotten_tomatoes", "bbc_topics"),
+        tasks=("rotten_tomatoes",),
         finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=2000, seeds=(0, 1, 2)),
         probes=("rotten_tomatoes", "bbc_topics"),
         probe_examples=4000,

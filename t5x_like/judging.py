@@ -13,13 +13,19 @@ from t5x_like.tasks import definitions, pretrained
 from t5x_like.tasks.finetuning import FineTune, finetune
 from t5x_like.tasks.pretrained import Pretrained
 from t5x_like.tasks.probe import linear_probe
+from t5x_like.tasks.reading import read_splits
 from t5x_like.training.run import Run
 
 PROBED = ("classification", "regression")
 
 
-def check_tasks(names: Iterable[str], tasks_dir: Path) -> None:
-    """Raises `UserError` where a task has no folder, before anything is trained."""
+def check_tasks(names: Iterable[str], tasks_dir: Path) -> dict[str, str]:
+    """Reads every task once, before anything is trained; returns the fingerprints of their data.
+
+    Raises:
+      UserError: no folder for a task, or files that cannot be used.
+    """
+    found = {}
     for name in names:
         if not (tasks_dir / name).is_dir():
             raise UserError(
@@ -28,6 +34,9 @@ def check_tasks(names: Iterable[str], tasks_dir: Path) -> None:
                 help="python -m benchmarks.labelled_tasks makes some; or leave the task out: --set=tasks=...",
                 code=Exit.BAD_DATA,
             )
+        _, splits = read_splits(definitions.find(name), str(tasks_dir / name), say=_quiet)
+        found[name] = splits.fingerprint
+    return found
 
 
 def check_probes(names: Iterable[str]) -> None:

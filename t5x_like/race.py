@@ -16,11 +16,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from t5x_like import cli
 from t5x_like.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from t5x_like.racing import Race
 
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string("config", None, "family/file:function that returns a Race", flag_values=FLAGS)
@@ -54,6 +58,7 @@ def main(argv: list[str]) -> int:
 
         jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value)
     from t5x_like import config, racing, typed
+    from t5x_like.training.run_dir import open_for_training
 
     race = config.load_as(_CONFIG.value or "", racing.Race, _SET.value)
     if _DATA.value is not None:
@@ -69,6 +74,13 @@ def main(argv: list[str]) -> int:
     racing.check(race)
     workdir = Path(_WORKDIR.value or "")
     cli.keep_compiled_programs()
+    with open_for_training(workdir) as directory:
+        return _run(race, directory.path)
+
+
+def _run(race: Race, workdir: Path) -> Exit:
+    from t5x_like import racing
+
     shares = racing.plan(race, workdir)
     for name, share in shares.items():
         print(

@@ -24,7 +24,8 @@ def band(results: Iterable[dict[str, Any]], axis: str) -> Band:
     """Median and range over all seeds (of pretraining and of the judgement) at each point of `axis`."""
     values: dict[float, list[float]] = {}
     for result in results:
-        values.setdefault(result[axis], []).append(result["value"])
+        if result["value"] is not None:
+            values.setdefault(result[axis], []).append(result["value"])
     places = sorted(values)
     return (
         places,
@@ -96,29 +97,48 @@ def pretraining_curves(data: dict[str, Any]) -> Figure:
 
 
 def summary(data: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of text: for each task and method, each contestant's value at the end: median [least to largest], n."""
+    """Rows of text: for each task and method, the value of each contestant at the last point: median [least to
+    largest], n. Of data that are `comparable`, that is a point which all have reached."""
     names = list(data["contestants"])
-    rows: list[tuple[str, ...]] = [("task", "judged by", "metric", *names)]
+    rows: list[tuple[str, ...]] = [("task", "judged by", "metric", "point", *names)]
     for task in data["tasks"]:
         for method in METHODS:
             found = chosen(data, task=task, method=method)
             if not found:
                 continue
-            cells = []
+            last, cells = max(r["point"] for r in found), []
             for name in names:
-                mine = [r for r in found if r["contestant"] == name]
-                last = max((r["step"] for r in mine), default=0)
-                values = [r["value"] for r in mine if r["step"] == last]
-                cells.append(spread(values))
-            rows.append((task, METHODS[method], found[0]["metric"], *cells))
+                cells.append(
+                    spread([r["value"] for r in found if (r["contestant"], r["point"]) == (name, last)])
+                )
+            rows.append((task, METHODS[method], found[0]["metric"], f"{last} of {data['points']}", *cells))
     return rows
 
 
-def spread(values: Sequence[float]) -> str:
-    """`0.752 [0.748 to 0.761] n=3`."""
-    if not values:
-        return "-"
-    return f"{statistics.median(values):.3f} [{min(values):.3f} to {max(values):.3f}] n={len(values)}"
+def spread(values: Sequence[float | None]) -> str:
+    """`0.752 [0.748 to 0.761] n=3`; a seed whose metric is no number is told of, not counted."""
+    numbers = [value for value in values if value is not None]
+    lost = f", {len(values) - len(numbers)} diverged" if len(numbers) < len(values) else ""
+    if not numbers:
+        return "-" + lost
+    return (
+        f"{statistics.median(numbers):.3f} [{min(numbers):.3f} to {max(numbers):.3f}] n={len(numbers)}{lost}"
+    )
+
+
+def comparable(data: dict[str, Any]) -> dict[str, Any]:
+    """Without the points that not every contestant has been judged at: the rest of an unfinished race would compare
+    unequal compute."""
+    kept = []
+    for task in data["tasks"]:
+        for method in METHODS:
+            found = chosen(data, task=task, method=method)
+            reached = [
+                max((r["point"] for r in found if r["contestant"] == name), default=-1)
+                for name in data["contestants"]
+            ]
+            kept += [r for r in found if r["point"] <= min(reached)]
+    return {**data, "results": kept}
 
 
 def share_of_compute(data: dict[str, Any], slow: str, fast: str, task: str, method: str) -> float | None:
@@ -147,10 +167,11 @@ def page(data: dict[str, Any], samples: dict[str, str], reading: str | None = No
       samples: contestant -> HTML of what its objective shows the model.
       reading: paragraphs in words, put in front; plain text.
     """
+    data = comparable(data)
     parts = [f"<h1>{html.escape(data['name'])}</h1>", f"<p class=quiet>{html.escape(_rules(data))}</p>"]
     if reading:
         parts += [f"<p>{html.escape(p)}</p>" for p in reading.strip().split("\n\n")]
-    parts += ["<h2>At the end of the budget</h2>", _table(summary(data))]
+    parts += ["<h2>At the last point that all have reached</h2>", _table(summary(data))]
     parts += ["<h2>Shares of compute</h2>", _shares(data)]
     for method, label in METHODS.items():
         for axis in ("flops", "tokens"):
@@ -159,8 +180,8 @@ def page(data: dict[str, Any], samples: dict[str, str], reading: str | None = No
                 word = {"flops": "training FLOPs", "tokens": "tokens"}[axis]
                 parts += [f"<h2>{label.capitalize()}, against {word}</h2>", reporting.svg(figure)]
     parts += [
-        "<p class=quiet>Lines are medians, bands run from the least to the largest value over all seeds. The first "
-        "point is the untrained model.</p>",
+        f"<p class=quiet>Lines are medians, bands run from the least to the largest value over all seeds: those of the "
+        f"judgements, and {_seeds(data)}. The first point is the untrained model.</p>",
         "<h2>Pretraining</h2>",
         reporting.svg(pretraining_curves(data)),
         "<p class=quiet>Each contestant's own loss: these do not compare with each other.</p>",
@@ -178,6 +199,12 @@ def page(data: dict[str, Any], samples: dict[str, str], reading: str | None = No
                 f"<p class=quiet>against {html.escape(first)}</p><pre>{html.escape(contestant['differs'])}</pre>"
             )
     return reporting.document(data["name"], "".join(parts))
+
+
+def _seeds(data: dict[str, Any]) -> str:
+    """How many times each contestant was pretrained."""
+    count = len({r["pretraining_seed"] for r in data["results"]})
+    return "one pretraining each" if count <= 1 else f"{count} pretrainings each"
 
 
 def _rules(data: dict[str, Any]) -> str:

@@ -31,7 +31,9 @@ from t5x_like import judging, typed
 from t5x_like.config import Run, validate
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError, did_you_mean
+from t5x_like.tasks import finetuning
 from t5x_like.tasks.finetuning import FineTune
+from t5x_like.tasks.results import finite
 from t5x_like.training import loop, partitioning, state
 from t5x_like.training.checkpoints import Checkpoints
 from t5x_like.training.meter import step_flops, token_features
@@ -41,6 +43,7 @@ from t5x_like.training.step import make_train_step
 
 Count = Literal["formula", "compiled", "seconds"]
 TIMED_STEPS = 5
+MOST_POINTS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ def check(race: Race) -> None:
     from t5x_like.tasks import definitions
 
     typed.check(race, Race)
+    finetuning.check(race.finetune)
     names = [contestant.name for contestant in race.contestants]
     for name in names:
         if names.count(name) > 1:
@@ -95,12 +99,21 @@ def check(race: Race) -> None:
                 f"{name!r} cannot be the name of a contestant: it names a folder (letters, digits, - _ .)",
                 where="contestants",
             )
-    for field in ("budget", "points"):
+    for field in ("budget", "points", "probe_examples"):
         if not getattr(race, field) > 0:
             raise UserError(f"{field} is {getattr(race, field)}; it must be positive", where=field)
+    if race.points > MOST_POINTS:
+        raise UserError(f"points is {race.points:,}; at most {MOST_POINTS:,} are possible", where="points")
     for field in ("contestants", "seeds", "tasks", "probe_seeds"):
         if not getattr(race, field):
             raise UserError(f"a race needs {field}", where=field)
+    for field in ("seeds", "probe_seeds", "tasks", "probes"):
+        values = getattr(race, field)
+        if len(set(values)) < len(values):
+            raise UserError(f"{field} has something twice: {values}", where=field)
+    for field in ("seeds", "probe_seeds"):
+        if min(getattr(race, field)) < 0:
+            raise UserError(f"{field} are {getattr(race, field)}; none may be negative", where=field)
     known = definitions.names()
     for field in ("tasks", "probes"):
         for task in getattr(race, field):
@@ -172,19 +185,15 @@ def plan(race: Race, workdir: Path, say: Callable[[str], None] = print) -> dict[
                     where=str(path),
                     help="give it a new name, or choose another --workdir",
                 )
-    shares = {name: Share(**share) for name, share in stored.get("shares", {}).items()}
+    shares: dict[str, Share] = stored.get("shares", {})
     for contestant in race.contestants:
         if contestant.name not in shares:
             say(f"counting a step of {contestant.name}")
             shares[contestant.name] = _share(race, contestant.run)
     configs = stored.get("configs", {}) | described
-    text = {
-        "rules": rules,
-        "configs": configs,
-        "shares": {n: dataclasses.asdict(s) for n, s in shares.items()},
-    }
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(text, indent=2) + "\n")
+    _write_plan(
+        path, {"rules": rules, "configs": configs, "shares": shares, "tasks": stored.get("tasks", {})}
+    )
     return {contestant.name: shares[contestant.name] for contestant in race.contestants}
 
 
@@ -193,12 +202,23 @@ def _read_plan(path: Path) -> dict[str, Any]:
         return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        assert {"rules", "configs", "shares"} <= stored.keys()
-    except (OSError, ValueError, AssertionError, AttributeError):
+        stored["shares"] = {name: Share(**share) for name, share in stored["shares"].items()}
+        if not all(isinstance(stored[part], dict) for part in ("rules", "configs", "tasks")):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            "the plan of this race cannot be read", where=str(path), help="remove it", code=Exit.BAD_DATA
+            "the plan of this race cannot be read",
+            where=str(path),
+            help="put it back from a copy; or choose another --workdir",
+            code=Exit.BAD_DATA,
         ) from None
     return stored
+
+
+def _write_plan(path: Path, stored: dict[str, Any]) -> None:
+    shares = {name: dataclasses.asdict(share) for name, share in stored["shares"].items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({**stored, "shares": shares}, indent=2) + "\n")
 
 
 def _share(race: Race, run: Run) -> Share:
@@ -346,6 +366,8 @@ def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = 
             missing = tuple(s for s in seeds if (step, task, method, s) not in done)
             if not missing:
                 continue
+            if method == "probe":
+                missing = seeds  # in one go: their vectors come from one pass over all of their examples
             for record in _judged(race, heat, step, task, method, missing, str(tasks_dir / task)):
                 _append(path, {"step": step, "task": task, "method": method, **record})
                 say(
@@ -361,7 +383,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
             file.seek(-1, 2)
             if file.read() != b"\n":
                 file.write(b"\n")
-        file.write(json.dumps(record).encode() + b"\n")
+        file.write(json.dumps(finite(record), allow_nan=False).encode() + b"\n")
 
 
 def _judgements(race: Race) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -400,10 +422,11 @@ def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, An
     results, curves = [], []
     for heat in heats(race, shares, workdir):
         place = {"contestant": heat.contestant.name, "pretraining_seed": heat.seed}
-        price = heat.share.flops(race.count)
-        for record in read_results(heat.directory / "results.jsonl"):
+        price, each = heat.share.flops(race.count), heat.share.steps // race.points
+        records = read_results(heat.directory / "results.jsonl")
+        for record in {(r["step"], r["task"], r["method"], r["seed"]): r for r in records}.values():
             spent = {"flops": record["step"] * price, "tokens": record["step"] * heat.share.tokens}
-            results.append({**place, **spent, **record})
+            results.append({**place, **spent, "point": record["step"] // each, **record})
         metrics = heat.directory / "metrics.jsonl"
         for record in read_results(metrics):
             if record.get("kind") in ("train", "eval"):
@@ -433,7 +456,7 @@ def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, An
 
 def execute(race: Race, shares: dict[str, Share], workdir: Path, tasks_dir: Path) -> Exit:
     """Pretrains and judges every heat that is not finished; `INTERRUPTED` where a signal stopped one."""
-    judging.check_tasks(dict.fromkeys((*race.tasks, *race.probes)), tasks_dir)
+    _check_tasks(race, workdir / "plan.json", tasks_dir)
     for heat in heats(race, shares, workdir):
         code = pretrain(heat)
         if code != Exit.DONE:
@@ -442,12 +465,29 @@ def execute(race: Race, shares: dict[str, Share], workdir: Path, tasks_dir: Path
     return Exit.DONE
 
 
+def _check_tasks(race: Race, path: Path, tasks_dir: Path) -> None:
+    """Reads all tasks before anything is trained, and refuses others than the race was begun with."""
+    found = judging.check_tasks(dict.fromkeys((*race.tasks, *race.probes)), tasks_dir)
+    stored = _read_plan(path)
+    for name, fingerprint in found.items():
+        before = stored["tasks"].setdefault(name, fingerprint)
+        if before != fingerprint:
+            raise UserError(
+                f"the task {name} is not the one that this race was begun with: fingerprint {before} then, "
+                f"{fingerprint} now",
+                where=str(tasks_dir / name),
+                help="give the files it was begun with, or choose another --workdir",
+                code=Exit.BAD_DATA,
+            )
+    _write_plan(path, stored)
+
+
 def report(race: Race, shares: dict[str, Share], workdir: Path, reading: str | None = None) -> None:
     """Writes race.json and report.html, of a finished race or of what there is so far."""
     from t5x_like import race_report
 
     data = collect(race, shares, workdir)
-    write_atomically(workdir / "race.json", json.dumps(data) + "\n")
+    write_atomically(workdir / "race.json", json.dumps(finite(data), allow_nan=False) + "\n")
     samples = {contestant.name: shown(contestant.run) for contestant in race.contestants}
     write_atomically(workdir / "report.html", race_report.page(data, samples, reading))
 

@@ -115,6 +115,11 @@ def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -
         ({"tasks": ("sms_spma",)}, "no task 'sms_spma'"),
         ({"tasks": ()}, "a race needs tasks"),
         ({"points": 0}, "points is 0"),
+        ({"points": 10**9}, "at most 1,000"),
+        ({"seeds": (0, 0)}, "seeds has something twice"),
+        ({"seeds": (-1,)}, "none may be negative"),
+        ({"probe_examples": -5}, "probe_examples is -5"),
+        ({"finetune": FineTune(epochs=-1.0)}, "epochs is -1.0"),
         ({"probes": ("conll2003_ner",)}, "conll2003_ner is tagging"),
         ({"contestants": (Contestant(name="a/b", run=tiny_encoder.BERT),)}, "names a folder"),
         (
@@ -143,6 +148,9 @@ def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp
     assert caught.value.help is not None and "10 steps" in caught.value.help
     with pytest.raises(UserError, match="no folder for the task sms_spam"):
         racing.execute(one, {}, tmp_path, tmp_path)
+    (tmp_path / "plan.json").write_text('{"rules": {}, "configs": {}, "shares": {"bert": {}}, "tasks": {}}')
+    with pytest.raises(UserError, match="the plan of this race cannot be read"):
+        racing.plan(one, tmp_path)
 
 
 @pytest.mark.parametrize(

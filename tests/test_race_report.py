@@ -13,8 +13,8 @@ def result(
     contestant: str, step: int, value: float, seed: int = 0, method: str = "finetune"
 ) -> dict[str, Any]:
     return {
-        "contestant": contestant, "pretraining_seed": 0, "step": step, "flops": step * 10.0, "tokens": step * 8,
-        "task": "t", "method": method, "seed": seed, "metric": "accuracy", "value": value, "seconds": 1.0,
+        "contestant": contestant, "pretraining_seed": 0, "step": step, "point": step, "flops": step * 10.0,
+        "tokens": step * 8, "task": "t", "method": method, "seed": seed, "metric": "accuracy", "value": value, "seconds": 1.0,
     }  # fmt: skip
 
 
@@ -64,10 +64,19 @@ def test_the_share_of_compute_is_read_off_the_curves() -> None:
 def test_the_summary_shows_median_range_and_number() -> None:
     rows = race_report.summary(race(RESULTS))
     assert rows[0][-2:] == ("slow", "fast")
-    assert rows[1][:3] == ("t", "fine-tuned", "accuracy")
+    assert rows[1][:4] == ("t", "fine-tuned", "accuracy", "4 of 4")
     assert rows[1][-1] == "0.700 [0.600 to 0.900] n=3"
     assert len(rows) == 2  # nothing was probed
     assert race_report.spread([]) == "-"
+    assert race_report.spread([0.5, None]) == "0.500 [0.500 to 0.500] n=1, 1 diverged"
+
+
+def test_an_unfinished_race_compares_what_all_have_reached() -> None:
+    late = [r for r in RESULTS if r["contestant"] == "slow" or r["step"] <= 2]
+    rows = race_report.summary(race_report.comparable(race(late)))
+    assert rows[1][3:] == ("2 of 4", "0.550 [0.550 to 0.550] n=1", "0.600 [0.600 to 0.600] n=1")
+    alone = [r for r in RESULTS if r["contestant"] == "slow"]
+    assert race_report.comparable(race(alone))["results"] == []
 
 
 def test_the_page_is_whole_and_escaped() -> None:
@@ -83,4 +92,4 @@ def test_the_page_is_whole_and_escaped() -> None:
 
 def test_a_race_that_has_not_begun_has_a_page_too() -> None:
     data = race([]) | {"curves": []}
-    assert "At the end of the budget" in race_report.page(data, {})
+    assert "At the last point" in race_report.page(data, {})

@@ -123,17 +123,17 @@ def summary(result: Result) -> dict[str, dict[str, float]]:
 def write(path: Path, data: Any) -> None:
     """JSON, whole or not at all."""
     try:
-        run_dir.write_atomically(path, json.dumps(_finite(data), indent=2) + "\n")
+        run_dir.write_atomically(path, json.dumps(finite(data), indent=2) + "\n")
     except OSError as e:
         raise UserError(f"cannot write: {e.strerror}", where=str(path), code=Exit.CANNOT_WRITE) from None
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
     """JSON knows no NaN: a metric of a fine-tuning that diverged is written as null."""
     if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
+        return {key: finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 

@@ -319,7 +319,8 @@ def _sentences(split: TokenSplit, vocabulary: Vocabulary, name: str, next_senten
     """The sentences to make pairs of.
 
     Raises:
-      UserError: no [CLS] or [SEP]; no sentence offsets; a random document where there is one only.
+      UserError: no [CLS] or [SEP]; no sentence offsets; pairs with labels of one document, or of documents of one
+        sentence.
     """
     framing.check(vocabulary)
     sentences = Sentences.of(split, name)
@@ -328,6 +329,15 @@ def _sentences(split: TokenSplit, vocabulary: Vocabulary, name: str, next_senten
             f"{name} takes half of its second segments from another document; split {split.name!r} has one document",
             where="objective.inputs.next_sentence",
             help="prepare the text so that it has several documents, or --set=objective.inputs.next_sentence=false",
+            code=Exit.BAD_DATA,
+        )
+    if next_sentence and sentences.count <= sentences.num_documents:
+        raise UserError(
+            f"{name} pairs sentences of a document; in split {split.name!r} each of the {sentences.num_documents:,} "
+            "documents is a single sentence, so that every second segment would be a random one",
+            where="objective.inputs.next_sentence",
+            help="prepare text that has sentences (. ! ? or line breaks end them), or "
+            "--set=objective.inputs.next_sentence=false",
             code=Exit.BAD_DATA,
         )
     return sentences

@@ -428,6 +428,7 @@ def _summary(path: str, manifest: dict[str, Any], *, made_before: bool = False) 
         path=path,
         fingerprint=manifest["fingerprint"],
         vocab_size=manifest["vocabulary"]["size"],
+        next_config=_next_config(manifest["vocabulary"]),
         splits={
             split: {"tokens": entry["tokens"], **provenance["counts"][split]}
             for split, entry in manifest["splits"].items()
@@ -435,3 +436,12 @@ def _summary(path: str, manifest: dict[str, Any], *, made_before: bool = False) 
         problems=provenance["problems"],
         made_before=made_before,
     )
+
+
+def _next_config(vocabulary: dict[str, Any]) -> str:
+    """A configuration that this vocabulary has the ids for, by the name that train knows it by."""
+    if vocabulary.get("sentinels"):
+        return "t5/tiny"
+    if vocabulary.get("mask") is not None and vocabulary.get("cls") is not None:
+        return "bert/tiny" if vocabulary["pad"] == 0 else "roberta/quickstart"
+    return "t5/tiny"

@@ -83,6 +83,7 @@ class Summary:
       path: its folder.
       fingerprint: of its content.
       vocab_size: ids, sentinels included.
+      next_config: a configuration that fits the tokenizer.
       splits: split -> documents, tokens, bytes of text, unknown tokens.
       problems: "kind action" -> count.
       made_before: it was there already.
@@ -92,6 +93,7 @@ class Summary:
     path: str
     fingerprint: str
     vocab_size: int
+    next_config: str
     splits: dict[str, dict[str, int]]
     problems: dict[str, int]
     made_before: bool = False
@@ -137,6 +139,6 @@ class Summary:
         if not self.made_before:
             lines.append(f"{self.path} written in {self.seconds:.1f} s")
         lines.append(
-            f"next: python -m t5x_like.train --config=t5/tiny --data={self.path} --workdir=runs/first"
+            f"next: python -m t5x_like.train --config={self.next_config} --data={self.path} --workdir=runs/first"
         )
         return "\n".join(lines)

@@ -417,7 +417,8 @@ def _train_step(
 def _created(job: Job, seed: int) -> TrainState:
     """The state to start from: a random head on what was pretrained; or all of it random."""
     create = _creation(job.fitting.model, job.optimizer, job.schedule, job.mesh)
-    return create(jax.random.key(seed), job.start.params)
+    everywhere = partitioning.replicated(job.mesh)  # what was read lies on one device, and a mesh may have several
+    return create(*jax.device_put((jax.random.key(seed), job.start.params), everywhere))
 
 
 @functools.lru_cache(maxsize=4)

@@ -104,7 +104,7 @@ FORMS = st.builds(
 @given(CORPORA, FORMS, st.integers(6, 40), st.integers(0, 2**32))
 def test_the_pairs_are_those_of_the_published_algorithm(corpus, form, length, seed):
     split = SentenceSplit(corpus)
-    if len(split.lists) == 1:
+    if len(split.lists) == 1 or all(len(document) == 1 for document in split.lists):
         form = dataclasses.replace(form, next_sentence=False)
     key = counter.seed_key(seed)
     expected = []
@@ -124,13 +124,13 @@ def test_the_pairs_are_those_of_the_published_algorithm(corpus, form, length, se
 
 
 def test_long_sentences_lose_tokens_by_fair_coins():
-    split = SentenceSplit([[1000], [700]] * 150)
+    split = SentenceSplit([[1000], [700]] * 150 + [[1, 1]])
     form = SegmentPairs(duplicates=1, short_probability=0)
     index = build(form, split, 103)
     (expected,) = [published_pairs(split.lists, form, 100, Draws(counter.fold(KEY, 0)))]
     assert segments(index) == [(a, b) for a, b, *_ in expected]
     fronts = np.array(
-        [a[0] - document[0][0] for (a, _), document in zip(segments(index), split.lists, strict=True)]
+        [a[0] - document[0][0] for (a, _), document in zip(segments(index), split.lists, strict=False)][:300]
     )
     for size, part in ((1000, fronts[::2]), (700, fronts[1::2])):
         assert abs(part.mean() - (size - 50) / 2) < 4 * np.sqrt((size - 50) / 4 / 150)
@@ -249,6 +249,8 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match="have room for 1 tokens") as error:
         build(SegmentPairs(), split, 4)
     assert "objective.length=5" in str(error.value)
+    with pytest.raises(UserError, match="is a single sentence"):
+        build(SegmentPairs(), SentenceSplit([[3], [4], []]), 23)
     with pytest.raises(UserError, match="one document"):
         build(SegmentPairs(), SentenceSplit([[3, 4], []]), 20)
     with pytest.raises(UserError, match="CLS"):

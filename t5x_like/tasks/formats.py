@@ -62,6 +62,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str | ValueError]]:
 
 def tsv(path: Path, headerless: Sequence[str] = (), needed: Sequence[str] = ()) -> Iterator[Row]:
     """Tab-separated columns as GLUE publishes them: a header line, and nothing is quoted: a quote is a character.
+    Empty lines are left out.
 
     Args:
       headerless: the columns of a file whose first line is not a header.
@@ -73,16 +74,26 @@ def tsv(path: Path, headerless: Sequence[str] = (), needed: Sequence[str] = ()) 
         if isinstance(line, ValueError):
             yield Row(where, line)
             continue
+        if not line:
+            continue
         fields = line.split("\t")
         if header is None:
             is_header = not headerless or bool(set(fields) & set(needed))
             header = fields if is_header else list(headerless)
             if is_header:
+                _check_header(header, where)
                 continue
         if len(fields) != len(header):
             yield Row(where, ValueError(f"{len(fields)} fields, and the header names {len(header)}"))
         else:
             yield Row(where, dict(zip(header, fields)))
+
+
+def _check_header(header: Sequence[str], where: str) -> None:
+    """Raises `UserError` where two columns have one name; columns without a name may be many."""
+    twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if twice is not None:
+        raise UserError(f"the header names column {twice!r} twice", where=where, code=Exit.BAD_DATA)
 
 
 def comma_separated(path: Path) -> Iterator[Row]:
@@ -96,6 +107,7 @@ def comma_separated(path: Path) -> Iterator[Row]:
         ) from None
     reader = csv.reader(io.StringIO(text, newline=""))
     header, begins = next(reader, None), reader.line_num + 1
+    _check_header(header or [], f"{path}:1")
     while header is not None:
         where = f"{path}:{begins}"
         try:
@@ -145,15 +157,7 @@ def squad_json(path: Path) -> Iterator[Row]:
         for article in document["data"]:
             for paragraph in article["paragraphs"]:
                 for entry in paragraph["qas"]:
-                    answers = [] if entry.get("is_impossible") else entry["answers"]
-                    values = {
-                        "id": entry["id"],
-                        "question": entry["question"],
-                        "context": paragraph["context"],
-                        "answers": [answer["text"] for answer in answers],
-                        "answer_start": [answer["answer_start"] for answer in answers],
-                    }
-                    yield Row(f"{path}, question {entry['id']}", values)
+                    yield Row(f"{path}, question {entry['id']}", _question(paragraph["context"], entry))
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"not laid out as SQuAD's files are ({type(e).__name__}: {e})",
@@ -161,6 +165,22 @@ def squad_json(path: Path) -> Iterator[Row]:
             help='{"data": [{"paragraphs": [{"context": ..., "qas": [{"id", "question", "answers"}]}]}]}',
             code=Exit.BAD_DATA,
         ) from None
+
+
+def _question(context: Any, entry: dict[str, Any]) -> dict[str, Any] | ValueError:
+    try:
+        answers = [] if entry.get("is_impossible") else entry["answers"]
+        return {
+            "id": entry["id"],
+            "question": entry["question"],
+            "context": context,
+            "answers": [answer["text"] for answer in answers],
+            "answer_start": [answer["answer_start"] for answer in answers],
+        }
+    except KeyError as e:
+        return ValueError(f"no {e} in the question or in an answer")
+    except TypeError:
+        return ValueError('answers are a list of {"text": ..., "answer_start": ...}')
 
 
 def conll(path: Path) -> Iterator[Row]:
@@ -194,9 +214,22 @@ def conll(path: Path) -> Iterator[Row]:
 
 
 def tfds_splits(folder: Path) -> list[str]:
-    """The splits of a folder that TFDS prepared."""
-    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-    return [str(split["name"]) for split in info.get("splits", [])]
+    """The splits of a folder that TFDS prepared.
+
+    Raises:
+      UserError: its description cannot be read.
+    """
+    path = folder / "dataset_info.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        return [str(split["name"]) for split in info.get("splits", [])]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(
+            f"cannot be understood ({type(e).__name__}: {e})",
+            where=str(path),
+            help="prepare the dataset again with TFDS",
+            code=Exit.BAD_DATA,
+        ) from None
 
 
 def tfds_rows(folder: Path, split: str, classes: Sequence[str]) -> Iterator[Row]:
@@ -250,6 +283,6 @@ def number(value: Any) -> float | None:
         return None
     try:
         found = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None

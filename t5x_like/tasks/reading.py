@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +23,7 @@ import xxhash
 from t5x_like.data import counter, text_dataset
 from t5x_like.data.permutation import permute
 from t5x_like.errors import Exit, UserError, did_you_mean, nearest
-from t5x_like.tasks import formats
+from t5x_like.tasks import definitions, formats
 from t5x_like.tasks.definitions import Task
 from t5x_like.tasks.formats import Row
 
@@ -37,6 +39,8 @@ _STEMS: dict[Role, tuple[str, ...]] = {
 _CONLL = {"train": "eng.train", "validation": "eng.testa", "test": "eng.testb"}
 REPORTED = 10
 """Bad rows shown one by one."""
+_UNLABELLED = "label -1 marks what has no label; only a test split may go without"
+_WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")
 
 
 class Example(NamedTuple):
@@ -88,7 +92,8 @@ def read_splits(
         same examples whatever the seed.
 
     Raises:
-      UserError: no training file, missing columns, unknown labels, broken rows; with file and line.
+      UserError: no training file, missing columns, unknown labels, broken rows; with file and line. A file that holds
+        no examples.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -102,7 +107,7 @@ def read_splits(
     if task.kind in ("classification", "tagging") and not task.labels:
         task = dataclasses.replace(task, labels=_labels(task, folder))
     train = read(task, role="train")
-    if not train:
+    if train is None:
         raise UserError(
             f"there is no training file for {task.name}; the folder holds "
             + (", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"),
@@ -110,9 +115,10 @@ def read_splits(
             help=f"train.jsonl with the columns {', '.join(_wanted(task))}; also .tsv, .csv, TFDS",
             code=Exit.BAD_DATA,
         )
+    definitions.check(task, str(folder))  # the labels may be the data's
     validation, test = read(task, role="validation"), read(task, role="test")
-    carved = not validation
-    if carved:
+    carved = validation is None
+    if validation is None:
         if len(train) < 2:
             raise UserError(
                 "one training example, and no validation file", where=str(folder), code=Exit.BAD_DATA
@@ -122,14 +128,6 @@ def read_splits(
         chosen = set(order[:count].tolist())
         validation = [e for i, e in enumerate(train) if i in chosen]
         train = [e for i, e in enumerate(train) if i not in chosen]
-    for name, examples in (("train", train), ("validation", validation)):
-        if missing := [e for e in examples if not is_labelled(task, e)]:
-            raise UserError(
-                f"example {missing[0].id} of the {name} split has no label",
-                where=str(folder),
-                help="a test split may go without; training and validation may not",
-                code=Exit.BAD_DATA,
-            )
     if test is not None and not all(is_labelled(task, e) for e in test):
         say(f"note: the test split of {task.name} is not labelled: it is not evaluated")
         test = None
@@ -151,11 +149,19 @@ def is_labelled(task: Task, example: Example) -> bool:
 def read_split(
     task: Task, folder: Path, role: Role, *, bad_input: BadInput = "fail", say: Say = print
 ) -> list[Example] | None:
-    """The examples of one split; None where there is none of this role."""
-    rows = _source(task, folder, role)
-    if rows is None:
+    """The examples of one split, at least one; None where there is none of this role."""
+    source = _source(task, folder, role)
+    if source is None:
         return None
-    return read_examples(task, rows, bad_input=bad_input, say=say, labelled=role != "test")
+    found = read_examples(task, source.rows, bad_input=bad_input, say=say, labelled=role != "test")
+    if not found:
+        raise UserError(
+            f"the {role} split holds no examples" + (" that can be used" if bad_input == "skip" else ""),
+            where=source.where,
+            help="fill the file, or take it out of the folder",
+            code=Exit.BAD_DATA,
+        )
+    return found
 
 
 def read_examples(
@@ -193,17 +199,23 @@ def read_examples(
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _source(task: Task, folder: Path, role: Role) -> Iterator[Row] | None:
-    """The rows of a split, or None."""
+class Source(NamedTuple):
+    """`where`: the file, or the folder and the split in it; `rows`: what it holds."""
+
+    where: str
+    rows: Iterator[Row]
+
+
+def _source(task: Task, folder: Path, role: Role) -> Source | None:
+    """Where a split is, or None."""
     stems = _stems(task, role)
     if text_dataset.is_tfds(folder):
         there = formats.tfds_splits(folder)
         split = next((stem for stem in stems if stem in there), None)
-        return (
-            None
-            if split is None
-            else formats.tfds_rows(folder, split, (task.label, task.columns.get("label", "")))
-        )
+        if split is None:
+            return None
+        rows = formats.tfds_rows(folder, split, (task.label, task.columns.get("label", "")))
+        return Source(f"{folder}, split {split}", rows)
     paths = [folder / f"{stem}{extension}" for stem in stems for extension in formats.EXTENSIONS]
     if task.kind == "tagging":
         paths.append(folder / _CONLL[role])
@@ -217,7 +229,8 @@ def _source(task: Task, folder: Path, role: Role) -> Iterator[Row] | None:
             help="leave one of them in the folder",
             code=Exit.BAD_DATA,
         )
-    return formats.read(paths[0], task.headerless, [*_names(task, "label"), *task.text])
+    rows = formats.read(paths[0], task.headerless, [*_names(task, "label"), *task.text])
+    return Source(str(paths[0]), rows)
 
 
 def _stems(task: Task, role: Role) -> list[str]:
@@ -231,12 +244,15 @@ def _stems(task: Task, role: Role) -> list[str]:
 
 
 def _labels(task: Task, folder: Path) -> tuple[str, ...]:
-    """The labels of the training data, sorted: by number where they are numbers."""
+    """The labels of the training data, sorted: by number where they are numbers. What is no label is left out here:
+    `parse_label` refuses it."""
+    source = _source(task, folder, "train")
     found: set[str] = set()
-    for row in _source(task, folder, "train") or ():
+    for row in source.rows if source is not None else ():
         if isinstance(row.values, dict):
             value = _get(task, row.values, "label", task.label)
-            found |= {str(v) for v in (value if isinstance(value, list) else [value]) if v is not None}
+            tags = value if task.kind == "tagging" and isinstance(value, list) else [value]
+            found |= {spelled(tag) for tag in tags if _is_scalar(tag)}
     numbers = {label: formats.number(label) for label in found}
     if all(value is not None for value in numbers.values()):
         return tuple(sorted(found, key=lambda label: numbers[label] or 0.0))
@@ -302,32 +318,67 @@ def example(task: Task, values: dict[str, Any], number: str, labelled: bool) -> 
     if label is None and labelled:
         raise ValueError(f"no label in column {task.label!r}")
     parsed = None if label is None else parse_label(task, label)
+    if parsed is None and labelled:
+        raise ValueError(_UNLABELLED)
     return Example(identity, tuple(texts), parsed)
 
 
 def parse_label(task: Task, value: Any) -> int | float | None:
-    """A label as the task has it: an id, or a number; None for -1, which marks what is not labelled."""
+    """A label as the task has it: an id, or a number; None for -1, which marks what is not labelled (of a number:
+    where the task has no number so low)."""
+    if not _is_scalar(value):
+        raise ValueError(f"label {_shown(value)} is neither a text nor a finite number")
     found = formats.number(value)
     if task.kind == "regression":
         if found is None:
-            raise ValueError(f"label {value!r} is not a number")
+            raise ValueError(f"label {_shown(value)} is not a number")
         low, high = task.low, task.high
+        if found == -1 and low is not None and low > -1:
+            return None
         if (low is not None and found < low) or (high is not None and found > high):
             raise ValueError(f"label {found:g} is outside {low:g} to {high:g}")
         return found
     names = task.labels if task.kind != "choice" else tuple(map(str, range(len(task.choices))))
     if isinstance(value, str) and value in names:
         return names.index(value)
-    if str(value) in names:  # a number whose spelling is a name
-        return names.index(str(value))
-    if found is not None and found.is_integer():
-        if found == -1:
-            return None
+    known = [spelled(name) for name in names]
+    if spelled(value) in known:  # a number whose spelling is a name
+        return known.index(spelled(value))
+    if found == -1:
+        return None
+    # An id; but where all names are numbers, a number that is none of them is a mistake.
+    if (
+        found is not None
+        and found.is_integer()
+        and (task.kind == "choice" or not all(map(_is_number, names)))
+    ):
         if 0 <= found < len(names):
             return int(found)
         shown = f" ({', '.join(names)})" if task.kind != "choice" and len(names) <= 10 else ""
-        raise ValueError(f"label {int(found)} is outside 0 to {len(names) - 1}{shown}")
-    raise ValueError(f"label {value!r} is none of {', '.join(names[:10])}; {did_you_mean(str(value), names)}")
+        raise ValueError(f"label {_shown(int(found))} is outside 0 to {len(names) - 1}{shown}")
+    raise ValueError(
+        f"label {_shown(value)} is none of {', '.join(names[:10])}; {did_you_mean(str(value)[:80], names)}"
+    )
+
+
+def spelled(value: Any) -> str:
+    """A label's name: 1, 1.0 and "1.0" are one."""
+    return _WHOLE.sub(r"\1", str(value))
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether a value can be a label at all."""
+    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_number(name: str) -> bool:
+    return formats.number(name) is not None
+
+
+def _shown(value: Any) -> str:
+    """For a message: no more of it than a line holds."""
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:40] + "..."
 
 
 def _text(value: Any, name: str | None) -> str:
@@ -347,7 +398,10 @@ def _tagged(task: Task, values: dict[str, Any], identity: str, tags: Any, labell
     tags = tags if isinstance(tags, list) else [tags]
     if len(tags) != len(words):
         raise ValueError(f"{len(words)} words and {len(tags)} tags")
-    return Example(identity, tuple(words), tuple(parse_label(task, tag) for tag in as_bio(tags, task.labels)))
+    parsed = tuple(parse_label(task, tag) for tag in as_bio(tags, task.labels))
+    if None in parsed and labelled:
+        raise ValueError(_UNLABELLED)
+    return Example(identity, tuple(words), None if None in parsed else parsed)
 
 
 def as_bio(tags: Sequence[Any], labels: Sequence[str]) -> list[Any]:
@@ -376,8 +430,14 @@ def _answered(identity: str, texts: list[str], answers: Any, starts: Any, labell
         raise ValueError("answers and answer_start are not two lists of one length")
     context = texts[1]
     for answer, start in zip(answers, starts):
-        if not isinstance(answer, str) or not isinstance(start, int):
+        if not isinstance(answer, str) or not isinstance(start, int) or isinstance(start, bool):
             raise ValueError("an answer is a text and the number of its first character")
+        if not answer:
+            raise ValueError("an answer is empty; a question without one has no answers at all")
+        if not 0 <= start < len(context):
+            raise ValueError(
+                f"answer_start {_shown(start)} is outside of the context's {len(context)} characters"
+            )
         if context[start : start + len(answer)] != answer:
             raise ValueError(
                 f"answer {answer[:40]!r} is not at character {start} of the context: "

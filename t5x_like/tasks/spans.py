@@ -203,7 +203,7 @@ def _most_context(windows: Windows, row: int, number: int, tokens: np.ndarray) -
     if len(rows) == 1:
         return np.ones(len(tokens), bool)
     starts = windows.offset[rows]
-    stops = starts + np.array([len(windows.contexts[r]) for r in rows])
+    stops = starts + np.array([len(windows.contexts[r]) for r in rows.tolist()])
     left, right = tokens[:, None] - starts, stops - 1 - tokens[:, None]
     lengths = stops - starts
     scores = np.minimum(left, right) + 0.01 * lengths

@@ -108,6 +108,13 @@ def test_seeds_are_kept_and_the_best_is_saved(tmp_path, monkeypatch, capsys):
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["prediction"] for row in shown] == ["positive", "negative"] and shown[0]["id"] == "x"
 
+    # It goes to Hugging Face's layout and comes back.
+    finetune.export(output, str(tmp_path / "hf"))
+    there = pretrained.load(str(tmp_path / "hf"))
+    assert there.model.num_layers == 2 and there.tokenizer.vocabulary == fitted.tokenizer.vocabulary
+    with pytest.raises(UserError, match="no fine-tuned model here"):
+        finetune.export(tmp_path, str(tmp_path / "hf2"))
+
     # Another fine-tuning may begin where this one ended.
     again = pretrained.load(str(output))
     assert again.style == "bert"
@@ -236,3 +243,55 @@ def test_t5_refuses_tags(tmp_path):
 @pytest.mark.parametrize("text, seeds", [("3", (0, 1, 2)), ("0,7", (0, 7)), ("5,", (5,))])
 def test_seeds(text, seeds):
     assert finetune.read_seeds(text) == seeds
+
+
+@pytest.fixture
+def flags():
+    yield finetune.FLAGS
+    finetune.FLAGS.unparse_flags()
+    for name in finetune.FLAGS:
+        finetune.FLAGS[name].unparse()
+
+
+def test_a_task_of_flags(flags):
+    flags(["finetune", "--kind=classification", "--text_columns=title,body", "--label_column=topic"])
+    task = finetune.task_of("topics")
+    assert (task.text, task.label, task.labels) == (("title", "body"), "topic", ())
+    assert task.metrics == ("accuracy", "macro_f1", "matthews")
+
+
+def test_an_unknown_kind(flags):
+    flags(["finetune", "--kind=classifcation"])
+    with pytest.raises(UserError, match="no kind of task 'classifcation'") as refused:
+        finetune.task_of("topics")
+    assert refused.value.help == "did you mean classification?"
+
+
+def test_settings(flags):
+    flags(
+        [
+            "finetune",
+            "--init=a",
+            "--task=cola",
+            "--data=b",
+            "--seeds=0,7",
+            "--set=epochs=2",
+            "--set=seeds=1,2",
+        ]
+    )
+    assert finetune.settings() == FineTune(init="a", task="cola", data="b", epochs=2.0, seeds=(1, 2))
+    flags(["finetune", "--set=epoch=2", "--init=a", "--task=cola", "--data=b"])
+    with pytest.raises(UserError, match="no field 'epoch'"):
+        finetune.settings()
+
+
+def test_known_tasks_are_listed(flags, capsys):
+    flags(["finetune", "--list"])
+    assert finetune.main([]) == 0
+    assert "squad_v2               span            f1, exact_match" in capsys.readouterr().out
+
+
+def test_the_output_is_needed(flags):
+    flags(["finetune", "--init=a"])
+    with pytest.raises(UserError, match="--output is missing"):
+        finetune.main([])

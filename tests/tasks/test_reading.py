@@ -173,6 +173,11 @@ MINE = Task(name="mine", kind="classification", text=("title",), labels=("no", "
         ('{"title": "x", "label": "yse"}', "label 'yse' is none of no, yes; did you mean yes?"),
         ('{"title": "x", "label": 0.5}', "label 0.5 is none of no, yes"),
         ('{"title": "x", "label": null}', "no label in column 'label'"),
+        ('{"title": "x", "label": -1}', "label -1 marks what has no label"),
+        ('{"title": "x", "label": {"a": 1}}', "label {'a': 1} is neither a text nor a finite number"),
+        ('{"title": "x", "label": ["yes"]}', "label ['yes'] is neither a text nor a finite number"),
+        ('{"title": "x", "label": NaN}', "label nan is neither a text nor a finite number"),
+        ('{"title": "x", "label": ' + "1" * 400 + "}", "label 1111"),
         ('{"title": 3, "label": 1}', "no text in column 'title'"),
         ('{"title": "x"', "not JSON"),
         ("[1]", "expected an object"),
@@ -204,6 +209,69 @@ def test_numbers_out_of_range(tmp_path):
         read("sentiment_regression", tmp_path)
 
 
+def test_minus_one_is_no_label_of_a_test_split(tmp_path):
+    rows = {"train": '{"sentence1": "a", "sentence2": "b", "label": -1}\n'}
+    write(tmp_path, train_jsonl=rows["train"], test_jsonl=rows["train"])
+    for name in ("stsb", "mrpc"):
+        assert read(name, tmp_path, "test") == [Example("0", ("a", "b"))]
+        with pytest.raises(UserError, match="label -1 marks what has no label") as refused:
+            read(name, tmp_path)
+        assert str(refused.value.where).endswith("train.jsonl:1")
+    write(tmp_path / "tags", test_jsonl='{"tokens": ["a", "b"], "tags": [-1, -1]}')
+    assert read("conll2003_ner", tmp_path / "tags", "test") == [Example("0", ("a", "b"))]
+
+
+@pytest.mark.parametrize("role", ["train", "validation", "test"])
+@pytest.mark.parametrize("text, bad_input", [("", "fail"), ("{}x\n", "skip")])
+def test_a_file_without_examples(tmp_path, role, text, bad_input):
+    good = '{"title": "x", "label": 1}\n' * 4
+    write(tmp_path, **{f"{r}_jsonl": text if r == role else good for r in ("train", "validation", "test")})
+    with pytest.raises(UserError, match=f"the {role} split holds no examples") as refused:
+        reading.read_splits(MINE, tmp_path, bad_input=bad_input, say=str)
+    assert str(refused.value.where).endswith(f"{role}.jsonl")
+
+
+def test_blank_lines_and_columns_named_twice(tmp_path):
+    write(tmp_path, train_tsv="title\tlabel\nx\t1\n\n")
+    assert read_split(MINE, tmp_path, "train") == [Example("0", ("x",), 1)]
+    for extension, comma in (("tsv", "\t"), ("csv", ",")):
+        folder = write(tmp_path / extension)
+        (folder / f"train.{extension}").write_text(comma.join(["title", "label", "title"]) + "\n")
+        with pytest.raises(UserError, match="names column 'title' twice"):
+            read_split(MINE, folder, "train")
+
+
+@pytest.mark.parametrize("info", ['{"splits": [', '{"splits": 3}', "[]"])
+def test_a_damaged_tfds_folder(tmp_path, info):
+    (tmp_path / "dataset_info.json").write_text(info)
+    (tmp_path / "features.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be understood"):
+        read_split(MINE, tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "answer, told",
+    [
+        ({"text": "Now", "answer_start": -8}, "answer_start -8 is outside"),
+        ({"text": "Now", "answer_start": 99}, "answer_start 99 is outside"),
+        ({"text": "", "answer_start": 0}, "an answer is empty"),
+        ({"text": "Now"}, "no 'answer_start'"),
+        ("Now", "answers are a list of"),
+    ],
+)
+def test_answers_that_cannot_be(tmp_path, answer, told):
+    qas = [{"id": f"q{i}", "question": "When?", "answers": [a]} for i, a in enumerate(
+        ({"text": "Now", "answer_start": 0}, answer)
+    )]  # fmt: skip
+    path = tmp_path / "train-v1.1.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "Now Ann.", "qas": qas}]}]}))
+    with pytest.raises(UserError) as refused:
+        read("squad", tmp_path)
+    assert told in refused.value.what and refused.value.where == f"{path}, question q1"
+    kept = read("squad", tmp_path, bad_input="skip", say=str)
+    assert kept is not None and [e.id for e in kept] == ["q0"]
+
+
 def test_tags_must_be_as_many_as_words(tmp_path):
     write(tmp_path, train_jsonl='{"tokens": ["a", "b"], "tags": ["O"]}\n')
     with pytest.raises(UserError, match="2 words and 1 tags"):
@@ -232,6 +300,31 @@ def test_labels_come_from_the_data_where_the_task_has_none(tmp_path):
     task, splits = reading.read_splits(Task(**{**vars(MINE), "labels": ()}), tmp_path)
     assert task.labels == ("9", "10")
     assert {e.label for e in splits.train} <= {0, 1}
+
+
+def labelled(folder, *values, **change):
+    """MINE with the labels of these rows; `values` are JSON."""
+    write(folder, train_jsonl="".join(f'{{"title": "x", "label": {v}}}\n' for v in values))
+    return reading.read_splits(Task(**{**vars(MINE), "labels": (), **change}), folder, held_out=0.01)
+
+
+def test_labels_of_the_data_are_checked(tmp_path):
+    task, splits = labelled(tmp_path, 0, 0.0, '"1.0"', 1)
+    assert task.labels == ("0", "1")
+    assert [e.label for e in [*splits.train, *splits.validation]].count(1) == 2
+    with pytest.raises(UserError, match="needs two labels or more"):
+        labelled(tmp_path, 0, 0.0)
+    with pytest.raises(UserError, match="f1 is for two labels, and there are 3"):
+        labelled(tmp_path, 0, 1, 2, metrics=("f1",))
+    with pytest.raises(UserError, match="label {'a': 0} is neither") as refused:
+        labelled(tmp_path, 0, 1, '{"a": 0}')
+    assert str(refused.value.where).endswith("train.jsonl:3")
+
+
+def test_a_number_is_no_id_where_the_labels_are_numbers(tmp_path):
+    write(tmp_path, validation_jsonl='{"title": "x", "label": 0}')
+    with pytest.raises(UserError, match="label 0 is none of 1, 2"):
+        labelled(tmp_path, 1, 2)
 
 
 def test_tasks_of_files(tmp_path):

@@ -24,10 +24,14 @@ from t5x_like.tasks.finetuning import FineTune
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("race") / "data"
-    from_documents(
-        folder, tiny_encoder.tokenizer(), {"train": documents(200), "validation": documents(20, 1)}
-    )
+    texts = {"train": _lines(documents(200)), "validation": _lines(documents(20, 1))}
+    from_documents(folder, tiny_encoder.tokenizer(), texts)
     return folder
+
+
+def _lines(texts: list[str]) -> list[str]:
+    """Each document as two sentences, so that there is something to pair."""
+    return [text.replace(" ", "\n", 1) for text in texts]
 
 
 def race(data: Path, **changes: object) -> Race:
@@ -87,13 +91,17 @@ def test_a_race_runs_continues_and_reports(
     assert json.loads((workdir / "race.json").read_text())["contestants"]["electra"]["steps"] > 0
 
 
-def test_the_compiled_program_is_counted(data: Path, tmp_path: Path) -> None:
+def test_steps_are_timed_and_the_compiled_program_is_counted(data: Path, tmp_path: Path) -> None:
     with one_device():
-        shares = racing.plan(race(data, contestants=race(data).contestants[:1], count="compiled"), tmp_path)
+        shares = racing.plan(
+            race(data, contestants=race(data).contestants[:1], count="seconds", budget=30.0), tmp_path
+        )
     share = shares["bert"]
+    assert share.step_seconds is not None and share.step_seconds > 0
+    assert share.steps == int(30.0 / share.step_seconds)
     # The compiler counts more than the products of the formula, and nothing near twice as much at this size.
     assert 1.0 < share.compiled_flops / share.formula_flops < 3.0
-    assert share.steps == int(2e9 / share.compiled_flops)
+    assert share.flops("compiled") == share.compiled_flops and share.flops("seconds") == share.formula_flops
 
 
 def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ def result(
 ) -> dict[str, Any]:
     return {
         "contestant": contestant, "pretraining_seed": 0, "step": step, "point": step, "flops": step * 10.0,
-        "tokens": step * 8, "task": "t", "method": method, "seed": seed, "metric": "accuracy", "value": value, "seconds": 1.0,
+        "tokens": step * 8, "task": "t", "method": method, "seed": seed, "metric": "accuracy", "value": value,
+        "seconds": 1.0,
     }  # fmt: skip
 
 

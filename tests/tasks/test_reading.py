@@ -316,7 +316,7 @@ def test_labels_of_the_data_are_checked(tmp_path):
         labelled(tmp_path, 0, 0.0)
     with pytest.raises(UserError, match="f1 is for two labels, and there are 3"):
         labelled(tmp_path, 0, 1, 2, metrics=("f1",))
-    with pytest.raises(UserError, match="label {'a': 0} is neither") as refused:
+    with pytest.raises(UserError, match=r"label \{'a': 0\} is neither") as refused:
         labelled(tmp_path, 0, 1, '{"a": 0}')
     assert str(refused.value.where).endswith("train.jsonl:3")
 

@@ -10,7 +10,8 @@
   python -m t5x_like.finetune --output=runs/bert-rt --predict=new.jsonl --predictions=out.jsonl
   python -m t5x_like.finetune --output=runs/bert-rt --export=hf/bert-rt
 
---init is a run directory, a Hugging Face directory or the --output of an earlier fine-tuning. --data is a folder with
+--init is a run directory, a Hugging Face directory or the --output of an earlier fine-tuning; --output is another
+folder than that, and not a run's. --data is a folder with
 train, validation (or dev) and test as .jsonl, .tsv (GLUE's), .csv, SQuAD's .json or CoNLL's columns, or a folder that
 TFDS prepared. A stopped command goes on when it is given again: seeds that are finished are kept, and more may be
 added. OUTPUT/results.json holds every seed, median and spread; OUTPUT/model the best seed.
@@ -84,12 +85,23 @@ _CPU_DEVICES = flags.DEFINE_integer(
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """`3` is (0, 1, 2); `0,7` is (0, 7)."""
+    from t5x_like.tasks.finetuning import MOST_SEEDS
+
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts) or parts == ["0"]:
+    if not parts or not all(part.isdecimal() and len(part) <= 10 for part in parts):
         raise UserError(
-            f"--seeds is a number of seeds or a list of them, not {text!r}", where="--seeds", help="--seeds=3"
+            f"--seeds is a number of seeds or a list of them, not {text[:40]!r}",
+            where="--seeds",
+            help="--seeds=3",
         )
-    return tuple(range(int(parts[0]))) if len(parts) == 1 and "," not in text else tuple(map(int, parts))
+    numbers = tuple(map(int, parts))
+    if len(numbers) > 1 or "," in text:
+        return numbers
+    if not 1 <= numbers[0] <= MOST_SEEDS:
+        raise UserError(
+            f"{numbers[0]} seeds; 1 to {MOST_SEEDS} are possible", where="--seeds", help="--seeds=3"
+        )
+    return tuple(range(numbers[0]))
 
 
 def task_of(name: str) -> Task:
@@ -145,7 +157,7 @@ def settings() -> FineTune:
 
 def predict(folder: Path, source: Path, target: str, bad_input: BadInput = "fail") -> None:
     """Writes a prediction for each example of a file; prints metrics where all of them are labelled."""
-    from t5x_like.tasks import formats, metrics, reading, saved
+    from t5x_like.tasks import formats, metrics, reading, results, saved
     from t5x_like.training.run_dir import write_atomically
 
     fitted = saved.load(folder)
@@ -158,7 +170,7 @@ def predict(folder: Path, source: Path, target: str, bad_input: BadInput = "fail
         raise UserError("the file holds no examples", where=str(source), code=Exit.BAD_DATA)
     found = fitting.predict(fitted.params, examples, fitting.rows(examples), fitted.layout.batch_size)
     lines = [
-        json.dumps({"id": e.id, **p.shown}, ensure_ascii=False) + "\n"
+        json.dumps(results.finite({"id": e.id, **p.shown}), ensure_ascii=False, allow_nan=False) + "\n"
         for e, p in zip(examples, found, strict=True)
     ]
     if target == "-":

@@ -32,7 +32,7 @@ import numpy as np
 from t5x_like import typed
 from t5x_like.data import counter
 from t5x_like.data.permutation import permute
-from t5x_like.errors import UserError, did_you_mean
+from t5x_like.errors import Exit, UserError, did_you_mean
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.heads import EncoderWithHead, Style
 from t5x_like.tasks import definitions, metrics, pretrained, results, saved, text_fitting, text_to_text
@@ -52,6 +52,7 @@ from t5x_like.training.state import TrainState
 from t5x_like.training.step import TrainStep, make_train_step
 
 Say = Callable[[str], None]
+MOST_SEEDS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,15 +128,17 @@ def check(config: FineTune) -> None:
             "positive, or none",
         ),
         ("length", config.length >= 4, "at least 4"),
-        ("seeds", bool(config.seeds), "a list of numbers"),
+        ("seeds", 1 <= len(config.seeds) <= MOST_SEEDS, f"1 to {MOST_SEEDS} numbers"),
         ("evaluate_every", config.evaluate_every is None or config.evaluate_every >= 1, "at least 1"),
         ("held_out", 0 < config.held_out < 1, "a share, above 0 and below 1"),
         ("max_examples", config.max_examples is None or config.max_examples >= 2, "at least 2"),
     ):
         if not fine:
             raise UserError(f"{name} is {getattr(config, name)}; it must be {wanted}", where=name)
-    if len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
-        raise UserError(f"seeds are {config.seeds}; each may come once, and none is negative", where="seeds")
+    if len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0 or max(config.seeds) >= 2**31:
+        raise UserError(
+            f"seeds are {config.seeds}; each may come once, and each is 0 to {2**31 - 1}", where="seeds"
+        )
 
 
 def finetune(
@@ -151,7 +154,8 @@ def finetune(
 
     Args:
       model: what to start from; None loads `config.init`.
-      output: where to keep results, predictions and the best model; None keeps nothing.
+      output: where to keep results, predictions and the best model, not a run and not `config.init`; None keeps
+        nothing.
       bad_input: rows that cannot be used: refuse, or leave out.
       task: another than `config.task` names.
       say: takes a line for the user.
@@ -160,6 +164,8 @@ def finetune(
       UserError: bad settings, data or model; or `output` holds another fine-tuning, or another process works there.
     """
     check(config)
+    if output is not None:
+        _check_output(Path(output), config.init)
     task = task or definitions.find(config.task)
     definitions.check(task)
     if model is None:
@@ -181,6 +187,24 @@ def finetune(
         return job.result([job.run(seed)[0] for seed in config.seeds])
     with run_dir.open_for_training(output) as directory:
         return _kept(job, directory.path)
+
+
+def _check_output(folder: Path, init: str | None) -> None:
+    """Raises `UserError` where fine-tuning would write into what it starts from, or into a run."""
+    if init is not None and folder.resolve() == Path(init).resolve():
+        raise UserError(
+            "output is the directory to start from",
+            where=str(folder),
+            help="choose another --output",
+            code=Exit.CANNOT_WRITE,
+        )
+    if (folder / "checkpoints").exists():
+        raise UserError(
+            "this is the directory of a training run",
+            where=str(folder),
+            help="choose another --output",
+            code=Exit.CANNOT_WRITE,
+        )
 
 
 def _checkpoint(text: str) -> int | Literal["latest", "best"]:
@@ -417,7 +441,8 @@ def _train_step(
 def _created(job: Job, seed: int) -> TrainState:
     """The state to start from: a random head on what was pretrained; or all of it random."""
     create = _creation(job.fitting.model, job.optimizer, job.schedule, job.mesh)
-    everywhere = partitioning.replicated(job.mesh)  # what was read lies on one device, and a mesh may have several
+    # What was read lies on one device, and a mesh may have several.
+    everywhere = partitioning.replicated(job.mesh)
     return create(*jax.device_put((jax.random.key(seed), job.start.params), everywhere))
 
 
@@ -448,7 +473,13 @@ def _kept(job: Job, folder: Path) -> Result:
     plain = ("type", "seeds", "mesh", "data", "init", "checkpoint")
     settings = typed.to_data(job.config)
     asked = {name: value for name, value in settings.items() if name not in plain}
-    asked |= {"start": job.start.origin, "data": job.fingerprint, "steps": job.steps}
+    definition = typed.to_data(job.task)
+    asked |= {
+        "start": job.start.origin,
+        "data": job.fingerprint,
+        "steps": job.steps,
+        "definition": definition,
+    }
     results.agree(folder, asked)
     found = results.finished(folder)
     if before := sorted(found.keys() & set(job.config.seeds)):
@@ -478,6 +509,8 @@ def _write_results(folder: Path, job: Job, found: dict[int, SeedResult]) -> Resu
 def _write_predictions(path: Path, job: Job, split: str, params: Any) -> None:
     shown = zip(job.examples[split], job.predict(split, params), strict=True)
     lines = [
-        json.dumps({"id": e.id, **prediction.shown}, ensure_ascii=False) + "\n" for e, prediction in shown
+        json.dumps(results.finite({"id": e.id, **prediction.shown}), ensure_ascii=False, allow_nan=False)
+        + "\n"
+        for e, prediction in shown
     ]
     run_dir.write_atomically(path, "".join(lines))

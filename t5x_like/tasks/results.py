@@ -66,22 +66,45 @@ class Result:
 
 
 def agree(folder: Path, asked: dict[str, Any]) -> None:
-    """Writes finetune.json, or refuses to mix two fine-tunings in one folder."""
+    """Writes finetune.json, or refuses to mix two fine-tunings in one folder.
+
+    Raises:
+      UserError: the folder's differs, with both values of the first difference; or cannot be read.
+    """
     path = folder / "finetune.json"
     if not path.is_file():
         write(path, asked)
         return
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        begun = {}
-    for name, value in asked.items():
-        if begun.get(name) != value:
-            raise UserError(
-                f"this folder holds a fine-tuning with {name} {begun.get(name)}, not {value}",
-                where=str(path),
-                help="choose another --output",
-            )
+    except (OSError, ValueError, RecursionError):
+        begun = None
+    if not isinstance(begun, dict):
+        raise UserError(
+            "damaged: it no longer says what was fine-tuned here",
+            where=str(path),
+            help="choose another --output, or remove this folder",
+            code=Exit.CORRUPT,
+        )
+    if (found := _difference(begun, asked)) is not None:
+        name, there, here = found
+        raise UserError(
+            f"this folder holds a fine-tuning with {name} {there}, not {here}",
+            where=str(path),
+            help="choose another --output",
+        )
+
+
+def _difference(begun: dict[str, Any], asked: dict[str, Any], path: str = "") -> tuple[str, Any, Any] | None:
+    """Name and both values of the first entry that differs, inside of what is nested too."""
+    for name in dict.fromkeys([*asked, *begun]):
+        there, here = begun.get(name), asked.get(name)
+        if there == here:
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            return _difference(there, here, f"{path}{name}.")
+        return path + name, there, here
+    return None
 
 
 def finished(folder: Path) -> dict[int, SeedResult]:
@@ -123,7 +146,7 @@ def summary(result: Result) -> dict[str, dict[str, float]]:
 def write(path: Path, data: Any) -> None:
     """JSON, whole or not at all."""
     try:
-        run_dir.write_atomically(path, json.dumps(finite(data), indent=2) + "\n")
+        run_dir.write_atomically(path, json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
     except OSError as e:
         raise UserError(f"cannot write: {e.strerror}", where=str(path), code=Exit.CANNOT_WRITE) from None
 

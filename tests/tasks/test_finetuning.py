@@ -88,6 +88,10 @@ def test_seeds_are_kept_and_the_best_is_saved(tmp_path, monkeypatch, capsys):
 
     with pytest.raises(UserError, match="holds a fine-tuning with epochs 15, not 5"):
         fit(task, tmp_path, output, epochs=5)
+    other = dataclasses.replace(task, metrics=("macro_f1",))
+    config = dataclasses.replace(FAST, task=task.name, data=str(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"definition.metrics \['accuracy', 'matthews'\], not \['macro_f1'\]"):
+        finetuning.finetune(config, RANDOM, task=other, output=output, say=quiet)
 
     # The saved model says of the test split what the best seed said.
     fitted = saved.load(output)
@@ -214,6 +218,8 @@ def test_recipes():
         ({"length": 65}, "length is 65, and the model has positions for 64"),
         ({"length": 4}, "length is 4; rows of pair have 3 special ids"),
         ({"seeds": (1, 1)}, "each may come once"),
+        ({"seeds": (2**31,)}, "each is 0 to 2147483647"),
+        ({"seeds": tuple(range(1001))}, "it must be 1 to 1000 numbers"),
         ({"metric": "accurcy"}, "pair is not judged by 'accurcy'"),
         ({"epochs": 0}, "epochs is 0; it must be positive"),
         ({"warmup": 2.0}, "warmup is 2.0"),
@@ -243,6 +249,20 @@ def test_t5_refuses_tags(tmp_path):
 @pytest.mark.parametrize("text, seeds", [("3", (0, 1, 2)), ("0,7", (0, 7)), ("5,", (5,))])
 def test_seeds(text, seeds):
     assert finetune.read_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "00", "²", "-1", "1001", "99999999999", "9" * 5000, "", "a"])
+def test_seeds_that_cannot_be(text):
+    with pytest.raises(UserError, match="seeds"):
+        finetune.read_seeds(text)
+
+
+def test_output_is_a_folder_of_its_own(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="directory of a training run"):
+        finetuning.finetune(FineTune(init="hf"), output=tmp_path / "run")
+    with pytest.raises(UserError, match="output is the directory to start from"):
+        finetuning.finetune(FineTune(init=str(tmp_path / "run" / "..")), output=tmp_path)
 
 
 @pytest.fixture

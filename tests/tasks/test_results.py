@@ -6,6 +6,9 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
+from t5x_like.errors import Exit, UserError
 from t5x_like.tasks import results
 from t5x_like.tasks.results import SeedResult
 
@@ -31,3 +34,22 @@ def test_a_seed_that_diverged_is_read_back_as_it_was(tmp_path: Path) -> None:
         and found[3].test is None
         and math.isnan(found[3].curve[0]["loss"])
     )
+
+
+def test_two_fine_tunings_do_not_mix(tmp_path: Path) -> None:
+    asked = {"epochs": 3.0, "definition": {"name": "mine", "metrics": ["accuracy"]}}
+    results.agree(tmp_path, asked)
+    results.agree(tmp_path, asked)
+    other = {**asked, "definition": {"name": "mine", "metrics": ["macro_f1"]}}
+    with pytest.raises(UserError, match=r"definition.metrics \['accuracy'\], not \['macro_f1'\]"):
+        results.agree(tmp_path, other)
+    with pytest.raises(UserError, match="with added None, not 1"):
+        results.agree(tmp_path, {**asked, "added": 1})
+
+
+@pytest.mark.parametrize("text", ['{"epochs": 3', "[]", ""])
+def test_a_damaged_description_is_told_as_such(tmp_path: Path, text: str) -> None:
+    (tmp_path / "finetune.json").write_text(text)
+    with pytest.raises(UserError, match="damaged") as refused:
+        results.agree(tmp_path, {"epochs": 3.0})
+    assert refused.value.where == str(tmp_path / "finetune.json") and refused.value.code == Exit.CORRUPT

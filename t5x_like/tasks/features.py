@@ -26,6 +26,7 @@ from t5x_like.tasks.definitions import Task
 from t5x_like.tasks.reading import Example
 
 ROUNDING = 8
+STRIDE, QUESTION_LENGTH = 128, 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,20 @@ class Featurizer:
       task, tokenizer: as they belong to the model.
       length: most places of a row, special ids counted.
       double_separator: RoBERTa's way to set off the second segment.
-      stride: places by which windows of a context move on.
-      question_length: most tokens of a question; half of what a short row has room for.
+      stride: places by which windows of a context move on; None: run_squad.py's 128, in short rows half of what is
+        left beside the question.
+      question_length: most tokens of a question; None: run_squad.py's 64, in short rows a quarter.
     """
 
     task: Task
     tokenizer: Tokenizer
     length: int
     double_separator: bool = False
-    stride: int = 128
-    question_length: int = 64
+    stride: int | None = None
+    question_length: int | None = None
 
     def check(self) -> None:
-        """Raises `UserError` where a row would have no room for text."""
+        """Raises `UserError` where a row would have no room for text, or windows of a context would not overlap."""
         framing.check(self.tokenizer.vocabulary)
         special = framing.num_special(self.task.is_pair, self.double_separator)
         if self.length < special + 2:
@@ -81,6 +83,27 @@ class Featurizer:
                 where="length",
                 help=f"length={special + 2} or more",
             )
+        if self.task.kind != "span":
+            return
+        room, stride, question = self._windowing()
+        if room - question < 1:
+            raise UserError(
+                f"question_length is {question}, and a row of {self.length} has room for {room} tokens",
+                where="question_length",
+                help=f"question_length={max(1, room // 4)}",
+            )
+        if stride >= room - question and self.stride is not None:
+            raise UserError(
+                f"stride is {stride}, and a window of a context {room - question} tokens: windows must overlap",
+                where="stride",
+                help=f"stride={max(1, (room - question) // 2)}",
+            )
+
+    def _windowing(self) -> tuple[int, int, int]:
+        """Room for question and context in a row, stride, and most tokens of a question."""
+        room = self.length - framing.num_special(True, self.double_separator)
+        question = self.question_length or min(QUESTION_LENGTH, max(1, room // 4))
+        return room, self.stride or min(STRIDE, max(1, (room - question) // 2)), question
 
     def __call__(self, examples: Sequence[Example]) -> Rows:
         """Rows of all examples, in their order."""
@@ -142,10 +165,7 @@ class Featurizer:
         return np.asarray(ids or [self.tokenizer.vocabulary.pad if unknown is None else unknown], np.int32)
 
     def _span(self, examples: Sequence[Example]) -> Rows:
-        special = framing.num_special(True, self.double_separator)
-        room = self.length - special
-        question_length = min(self.question_length, room // 2)
-        cut = spans.cut(self.tokenizer, examples, room, self.stride, question_length)
+        cut = spans.cut(self.tokenizer, examples, *self._windowing())
         framed, _ = self._frame(cut.questions, cut.contexts)
         # The window's column of the first token of the context stands behind the question.
         question = np.array([len(q) for q in cut.questions], np.int64)

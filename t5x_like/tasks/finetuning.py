@@ -82,6 +82,8 @@ class FineTune:
       both_orders: train on pairs in both orders (ELECTRA on MRPC and STS-B).
       head: None: that of the model's family.
       null_threshold: of questions that may have no answer (SQuAD 2.0), see `spans.search`.
+      stride, question_length: of span tasks, in tokens: how far apart windows of a context begin, and how much of a
+        question is kept; None: 128 and 64 from a length of 384 on, in shorter rows so that windows overlap.
       max_examples: of the training split; None takes all.
       mesh: devices.
     """
@@ -107,6 +109,8 @@ class FineTune:
     both_orders: bool = False
     head: Style | None = None
     null_threshold: float = 0.0
+    stride: int | None = None
+    question_length: int | None = None
     max_examples: int | None = None
     mesh: Mesh = Mesh()
 
@@ -130,6 +134,8 @@ def check(config: FineTune) -> None:
         ("length", config.length >= 4, "at least 4"),
         ("seeds", 1 <= len(config.seeds) <= MOST_SEEDS, f"1 to {MOST_SEEDS} numbers"),
         ("evaluate_every", config.evaluate_every is None or config.evaluate_every >= 1, "at least 1"),
+        ("stride", config.stride is None or config.stride >= 1, "at least 1"),
+        ("question_length", config.question_length is None or config.question_length >= 1, "at least 1"),
         ("held_out", 0 < config.held_out < 1, "a share, above 0 and below 1"),
         ("max_examples", config.max_examples is None or config.max_examples >= 2, "at least 2"),
     ):
@@ -336,6 +342,9 @@ class Job:
 def _layout(config: FineTune, start: Pretrained, task: Task, splits: Splits) -> saved.Layout:
     """The model with its head, and how its rows are made; refuses what does not fit."""
     model, style = start.model, config.head or start.style
+    for name in ("stride", "question_length"):
+        if getattr(config, name) is not None and not (task.kind == "span" and isinstance(model, Encoder)):
+            raise UserError(f"{name} is for an encoder's windows of a context in span tasks", where=name)
     nullable = task.kind == "span" and any(not e.answers for e in [*splits.train, *splits.validation])
     if not isinstance(model, Encoder):
         text_to_text.check(task)
@@ -364,6 +373,8 @@ def _layout(config: FineTune, start: Pretrained, task: Task, splits: Splits) -> 
         double_separator=style == "roberta",
         null_threshold=config.null_threshold if nullable else None,
         batch_size=config.batch_size,
+        stride=config.stride,
+        question_length=config.question_length,
     )
     fitting = layout.fitting(start.tokenizer)
     assert isinstance(fitting, EncoderFitting)

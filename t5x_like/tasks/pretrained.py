@@ -9,6 +9,7 @@ from typing import Any, Literal
 from t5x_like.data.tokenizer_base import Tokenizer
 from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import Exit, UserError
+from t5x_like.hub import directory
 from t5x_like.models.electra import Electra
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.heads import EncoderWithHead, Style
@@ -43,8 +44,15 @@ class Pretrained:
         return "electra" if self.model.pooler == "first" else "bert"
 
 
-def of(model: Any, params: Any | None, tokenizer: Tokenizer, origin: str) -> Pretrained:
+def of(
+    model: Any, params: Any | None, tokenizer: Tokenizer, origin: str, trained_with: str = ""
+) -> Pretrained:
     """What there is to fine-tune in a pretrained model.
+
+    Args:
+      trained_with: fingerprint of the tokenizer that the model was trained with, where that is known; else the
+        tokenizer must have as many ids as a pretrained table has rows, less some of padding
+        (`directory.check_tokenizer`).
 
     Raises:
       UserError: the tokenizer does not fit the model, or nothing in the model can be fine-tuned.
@@ -62,13 +70,16 @@ def of(model: Any, params: Any | None, tokenizer: Tokenizer, origin: str) -> Pre
             help="an encoder, ELECTRA or T5",
         )
     vocabulary = tokenizer.vocabulary
-    if vocabulary.size > model.vocab_size:
+    if trained_with and tokenizer.fingerprint != trained_with:
         raise UserError(
-            f"the tokenizer has {vocabulary.size} ids and the model's table {model.vocab_size} rows",
+            f"the tokenizer is {tokenizer.fingerprint} with {vocabulary.size} ids, and the model was trained with "
+            f"{trained_with} and {model.vocab_size} rows",
             where=origin,
             help="give the tokenizer that the model was trained with",
             code=Exit.BAD_DATA,
         )
+    if vocabulary.size > model.vocab_size or not (trained_with or params is None):
+        directory.check_tokenizer(model.vocab_size, tokenizer, origin)
     pad = model.pad_id if isinstance(model, Encoder) else 0
     if vocabulary.pad != pad:
         raise UserError(
@@ -100,11 +111,11 @@ def load(
         run, store, record = restore.open_run(folder, checkpoint)
         params = restore.load_params(run, store, record)
         found = load_tokenizer(tokenizer or folder / "tokenizer")
-        return of(run.model, params, found, f"{path} at step {record.step}")
+        return of(run.model, params, found, f"{path} at step {record.step}", record.tokenizer)
     if saved.is_saved(folder):
         fitted = saved.load(folder)
         found = load_tokenizer(tokenizer) if tokenizer else fitted.tokenizer
-        return of(fitted.model, fitted.params, found, path)
+        return of(fitted.model, fitted.params, found, path, fitted.tokenizer.fingerprint)
     if not (folder / "config.json").is_file():
         raise UserError(
             "neither a run directory nor a Hugging Face directory",

@@ -43,6 +43,8 @@ class Layout:
     null_threshold: float | None = None
     target_length: int = 0
     batch_size: int = 32
+    stride: int | None = None
+    question_length: int | None = None
 
     def fitting(self, tokenizer: Tokenizer) -> Fitting:
         """The model and the task, joined."""
@@ -55,7 +57,12 @@ class Layout:
                 target_length=self.target_length,
             )
         featurizer = Featurizer(
-            task=self.task, tokenizer=tokenizer, length=self.length, double_separator=self.double_separator
+            task=self.task,
+            tokenizer=tokenizer,
+            length=self.length,
+            double_separator=self.double_separator,
+            stride=self.stride,
+            question_length=self.question_length,
         )
         return EncoderFitting(
             task=self.task, model=self.model, featurizer=featurizer, null_threshold=self.null_threshold

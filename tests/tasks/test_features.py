@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_tasks
 
+from t5x_like.errors import UserError
 from t5x_like.tasks import features, spans
 from t5x_like.tasks.features import Featurizer
 from t5x_like.tasks.reading import Example
@@ -108,6 +109,35 @@ def test_windows_cover_the_context_and_find_the_answer():
             assert pieces(tokens[first : last + 1]) == "oslo"
         assert pieces(tokens).startswith("[CLS] where is it ? [SEP]")
     assert covered == set(range(50)) and found > 1
+
+
+@pytest.mark.parametrize("length", [6, 8, 20, 64, 128, 256, 383, 384, 512])
+def test_windows_overlap_at_every_length(length):
+    example = long_example(at=700, length=1000)
+    example = example._replace(texts=(f"{'where ' * 80}?", example.texts[1]))
+    made = featurizer(tiny_tasks.SPAN, length)
+    made.check()
+    windows = made([example]).windows
+    assert windows is not None
+    stops = windows.offset + [len(c) for c in windows.contexts]
+    assert (windows.offset[1:] < stops[:-1]).all() and stops[-1] == 1000
+    if length >= 384:
+        assert windows.offset[1] == 128 and len(windows.questions[0]) == 64
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"stride": 49}, "stride is 49, and a window of a context 46 tokens"),
+        ({"stride": 46}, "windows must overlap"),
+        ({"question_length": 61}, "question_length is 61, and a row of 64 has room for 61"),
+    ],
+)
+def test_windows_that_cannot_be(change, told):
+    with pytest.raises(UserError, match=told):
+        featurizer(tiny_tasks.SPAN, 64, **change).check()
+    featurizer(tiny_tasks.SPAN, 64, stride=45).check()
+    featurizer(tiny_tasks.SPAN, 64, question_length=60).check()
 
 
 def test_search_is_the_best_of_all_spans():

@@ -223,6 +223,8 @@ def test_recipes():
         ({"metric": "accurcy"}, "pair is not judged by 'accurcy'"),
         ({"epochs": 0}, "epochs is 0; it must be positive"),
         ({"warmup": 2.0}, "warmup is 2.0"),
+        ({"stride": 0}, "stride is 0; it must be at least 1"),
+        ({"stride": 8}, "stride is for an encoder's windows"),
     ],
 )
 def test_refusals(tmp_path, change, told):
@@ -233,8 +235,16 @@ def test_refusals(tmp_path, change, told):
 def test_models_that_do_not_fit():
     tokenizer = tiny_tasks.tokenizer()
     small = dataclasses.replace(tiny_tasks.ENCODER, vocab_size=20)
-    with pytest.raises(UserError, match=f"the tokenizer has {tokenizer.vocabulary.size} ids .* 20 rows"):
+    with pytest.raises(UserError, match=f"the tokenizer has {tokenizer.vocabulary.size} ids .* for 20"):
         pretrained.of(small, None, tokenizer, "here")
+    large = dataclasses.replace(tiny_tasks.ENCODER, vocab_size=tokenizer.vocabulary.size + 256)
+    with pytest.raises(UserError, match=f"{tokenizer.vocabulary.size} ids .* for {large.vocab_size}"):
+        pretrained.of(large, {}, tokenizer, "here")
+    assert pretrained.of(large, {}, tokenizer, "here", tokenizer.fingerprint).model == large
+    padded = dataclasses.replace(large, vocab_size=large.vocab_size - 1)
+    assert pretrained.of(padded, {}, tokenizer, "here").model == padded
+    with pytest.raises(UserError, match=f"{tokenizer.fingerprint} .* trained with {'e' * 32}"):
+        pretrained.of(tiny_tasks.ENCODER, {}, tokenizer, "here", "e" * 32)
     other = dataclasses.replace(tiny_tasks.ENCODER, pad_id=1)
     with pytest.raises(UserError, match="pads with id 0, and the model with 1"):
         pretrained.of(other, None, tokenizer, "here")

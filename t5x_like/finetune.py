@@ -95,13 +95,12 @@ def read_seeds(text: str) -> tuple[int, ...]:
             help="--seeds=3",
         )
     numbers = tuple(map(int, parts))
-    if len(numbers) > 1 or "," in text:
+    if "," in text:
         return numbers
-    if not 1 <= numbers[0] <= MOST_SEEDS:
-        raise UserError(
-            f"{numbers[0]} seeds; 1 to {MOST_SEEDS} are possible", where="--seeds", help="--seeds=3"
-        )
-    return tuple(range(numbers[0]))
+    (count,) = numbers
+    if not 1 <= count <= MOST_SEEDS:
+        raise UserError(f"{count} seeds; 1 to {MOST_SEEDS} are possible", where="--seeds", help="--seeds=3")
+    return tuple(range(count))
 
 
 def task_of(name: str) -> Task:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -166,19 +167,37 @@ def load_model() -> Loaded:
     if _HF.value:
         from t5x_like.hub.pretrained import load_pretrained
 
-        model, params = load_pretrained(_HF.value)
-        return Loaded(model, params, load_tokenizer(_TOKENIZER.value or _HF.value), None, None)
+        tokenizer = load_tokenizer(_TOKENIZER.value or _HF.value)
+        model, params = load_pretrained(_HF.value, tokenizer=tokenizer if _TOKENIZER.value else None)
+        return Loaded(model, params, tokenizer, None, None)
     from t5x_like.training import restore
 
     assert _WORKDIR.value is not None
-    run, params = restore.restore_params(_WORKDIR.value, cli.read_step(_CHECKPOINT.value))
-    tokenizer = load_tokenizer(_TOKENIZER.value or Path(_WORKDIR.value) / "tokenizer")
+    run, store, record = restore.open_run(_WORKDIR.value, cli.read_step(_CHECKPOINT.value))
+    beside = Path(_WORKDIR.value) / "tokenizer"
+    tokenizer = load_tokenizer(_TOKENIZER.value or beside)
+    if _TOKENIZER.value and tokenizer.fingerprint != record.tokenizer:
+        check_stand_in(tokenizer, load_tokenizer(beside))
+    params = restore.load_params(run, store, record)
     features = run.objective.features(tokenizer.vocabulary)
     lengths = (
         features[name].shape[0] if name in features else None
         for name in ("encoder_input_tokens", "decoder_target_tokens")
     )
     return Loaded(run.model, params, tokenizer, *lengths)
+
+
+def check_stand_in(tokenizer: Tokenizer, own: Tokenizer) -> None:
+    """Raises `UserError` where --tokenizer has other ids than the run's own."""
+    given, wanted = tokenizer.vocabulary, own.vocabulary
+    for what, there, here in (("ids", given.size, wanted.size), ("as its padding", given.pad, wanted.pad)):
+        if there != here:
+            raise UserError(
+                f"this tokenizer has {there} {what}, and the run's {here}",
+                where=f"--tokenizer={_TOKENIZER.value}",
+                help="leave --tokenizer out: the run keeps its own",
+                code=Exit.BAD_DATA,
+            )
 
 
 def make_use(loaded: Loaded) -> Use:
@@ -249,7 +268,11 @@ def chooser(model: MaskedText | DetectorText) -> Any:
     try:
         values = tuple(map(float, _VALUES.value)) or None
     except ValueError:
-        raise UserError("--values takes numbers, such as 1,5", where=f"--values={_VALUES.value}") from None
+        values = (math.nan,)
+    if values and not all(map(math.isfinite, (*values, max(values) - min(values)))):
+        raise UserError(
+            "--values takes finite numbers, such as 1,5", where=f"--values={','.join(_VALUES.value)}"
+        )
     pairs = (label.partition("=") for label in _LABELS.value)
     labels = tuple((name.strip(), (word or name).strip()) for name, _, word in pairs)
     chosen = Chooser(template=Template(cast(str, _TEMPLATE.value)), labels=labels, values=values)

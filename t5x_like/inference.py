@@ -210,7 +210,16 @@ class Output:
 
 
 def _lines(records: Sequence[Record]) -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    """JSON lines; what a model with weights that are not finite says is refused, as JSON has no NaN."""
+    try:
+        text = "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records)
+    except ValueError:
+        raise UserError(
+            "a result is NaN or infinite: the model's numbers are not finite",
+            help="--checkpoint=STEP names one from before the run diverged",
+            code=Exit.INTERNAL,
+        ) from None
+    return text.encode()
 
 
 # ---- between the two -----------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny_encoder
 
-from t5x_like import infer
+from t5x_like import infer, inference
+from t5x_like.data.wordpiece import from_pieces
 from t5x_like.errors import Exit, UserError
 from t5x_like.hub.encoders import export_encoder
 from t5x_like.training import restore
@@ -234,7 +235,9 @@ CHOOSE = {"mode": "choose", "template": TEMPLATE, "labels": "white,rain"}
         ("electra", "a", {**CHOOSE, "labels": "white,raining"}, r"is 2 pieces \(rain ##ing\)"),
         ("bert", "a", {**CHOOSE, "labels": "a=white,a=rain"}, "two classes have one name"),
         ("bert", "a", {**CHOOSE, "values": "1,2,3"}, "3 values for 2 label words"),
-        ("bert", "a", {**CHOOSE, "values": "1,much"}, "--values takes numbers"),
+        ("bert", "a", {**CHOOSE, "values": "1,much"}, "--values takes finite numbers"),
+        ("bert", "a", {**CHOOSE, "values": "nan,1"}, "--values takes finite numbers"),
+        ("bert", "a", {**CHOOSE, "values": "1e308,-1e308"}, "--values takes finite numbers"),
         ("bert", "a", {**CHOOSE, "template": "{text} {label}"}, "no text in field 'text'"),
         ("bert", "a", {**CHOOSE, "template": "{inputs} it"}, r"the template has \{label\} 0 times"),
         ("bert", "a", {**CHOOSE, "template": "it {label}"}, "names no text"),
@@ -247,6 +250,25 @@ CHOOSE = {"mode": "choose", "template": TEMPLATE, "labels": "white,rain"}
 def test_refusals(command, family, line, flags, message):
     with pytest.raises(UserError, match=message):
         command(family, [line], **flags)
+
+
+def test_results_that_are_not_finite_are_no_json(tmp_path):
+    output = inference.Output(tmp_path / "out.jsonl", {})
+    with pytest.raises(UserError, match="the model's numbers are not finite"):
+        output.append([{"value": float("nan")}])
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_another_tokenizer_for_a_run(runs, command, tmp_path):
+    line, own = "the [MASK] sailed", runs["bert"] / "tokenizer"
+    assert command("bert", [line], tokenizer=own) == command("bert", [line])
+    pieces = [TOKENIZER.id_to_piece(i) for i in range(V.size)]
+    from_pieces(pieces[:-1], lowercase=True).save(tmp_path / "small")
+    with pytest.raises(UserError, match=f"has {V.size - 1} ids, and the run's {V.size}"):
+        command("bert", [line], tokenizer=tmp_path / "small")
+    from_pieces([*reversed(pieces)], lowercase=True).save(tmp_path / "turned")
+    with pytest.raises(UserError, match=f"has {V.size - 1 - V.pad} as its padding, and the run's {V.pad}"):
+        command("bert", [line], tokenizer=tmp_path / "turned")
 
 
 def test_a_discriminator_of_an_ablation_detects_nothing(command, tmp_path):

@@ -232,6 +232,17 @@ def test_refusals(tmp_path, change, told):
         fit(tiny_tasks.PAIR, tmp_path, **change)
 
 
+def test_windows_of_a_context_are_settings(tmp_path):
+    with pytest.raises(UserError, match="stride is 60, and a window of a context 46 tokens"):
+        fit(tiny_tasks.SPAN, tmp_path, stride=60)
+    data = tiny_tasks.write(tmp_path / "data", tiny_tasks.SPAN, train=8, test=2)
+    task, splits = reading.read_splits(tiny_tasks.SPAN, data)
+    config = dataclasses.replace(FAST, data=str(data), length=16, stride=2, question_length=4)
+    job = finetuning.Job(config, RANDOM, task, splits, "f1", quiet)
+    windows = job.rows["train"].windows
+    assert windows is not None and windows.offset[:3].tolist() == [0, 2, 4]
+
+
 def test_models_that_do_not_fit():
     tokenizer = tiny_tasks.tokenizer()
     small = dataclasses.replace(tiny_tasks.ENCODER, vocab_size=20)

@@ -10,7 +10,18 @@ import pytest
 
 from t5x_like.errors import Exit, did_you_mean, nearest
 
-COMMANDS = ["train", "evaluate", "infer", "finetune", "export", "prepare", "inspect", "report", "quickstart", "diff"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "infer",
+    "finetune",
+    "export",
+    "prepare",
+    "inspect",
+    "report",
+    "quickstart",
+    "diff",
+]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

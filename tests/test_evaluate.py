@@ -91,7 +91,7 @@ def test_json_is_written(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("configured", [tiny_encoder.BERT, tiny_encoder.ELECTRA], ids=lambda run: run.name)
 def test_encoders_are_measured_by_their_own_losses(configured, tmp_path):
-    texts = {"train": tiny_dataset.documents(200), "validation": tiny_dataset.documents(12, 1000)}
+    texts = {"train": tiny_encoder.documents(200), "validation": tiny_encoder.documents(12, 1000)}
     from_documents(tmp_path / "data", tiny_encoder.tokenizer(), texts)
     run = dataclasses.replace(configured, data=Data(sources=(Source(path=str(tmp_path / "data")),)), steps=2)
     with one_device():

@@ -8,7 +8,6 @@ import io
 import jax
 import numpy as np
 import pytest
-import tiny_dataset
 import tiny_encoder
 from rich.console import Console
 
@@ -24,7 +23,7 @@ V = TOKENIZER.vocabulary
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "a"
-    texts = {"train": tiny_dataset.documents(200), "validation": tiny_dataset.documents(12, 1000)}
+    texts = {"train": tiny_encoder.documents(200), "validation": tiny_encoder.documents(12, 1000)}
     from_documents(path, TOKENIZER, texts)
     return Data(sources=(Source(path=str(path)),))
 

@@ -10,7 +10,6 @@ import pytest
 import tiny_encoder
 import tiny_run
 import tiny_tasks
-from tiny_dataset import documents
 from tiny_run import one_device
 
 from t5x_like import config, racing
@@ -24,14 +23,9 @@ from t5x_like.tasks.finetuning import FineTune
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("race") / "data"
-    texts = {"train": _lines(documents(200)), "validation": _lines(documents(20, 1))}
+    texts = {"train": tiny_encoder.documents(200), "validation": tiny_encoder.documents(20, 1)}
     from_documents(folder, tiny_encoder.tokenizer(), texts)
     return folder
-
-
-def _lines(texts: list[str]) -> list[str]:
-    """Each document as two sentences, so that there is something to pair."""
-    return [text.replace(" ", "\n", 1) for text in texts]
 
 
 def race(data: Path, **changes: object) -> Race:

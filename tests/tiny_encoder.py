@@ -48,6 +48,11 @@ ELECTRA = dataclasses.replace(
 RECORD = Record(step=2, tokens=1120, validation_loss=6.0011, data="d" * 32, tokenizer="e" * 32)
 
 
+def documents(count: int, seed: int = 0) -> list[str]:
+    """Texts of two sentences (and a few of one), so that there is something to pair."""
+    return [text.replace(" ", "\n", 1) for text in tiny_dataset.documents(count, seed)]
+
+
 @functools.cache
 def tokenizer() -> HuggingFaceTokenizer:
     """WordPiece, uncased."""

@@ -61,7 +61,10 @@ def headline(figures: dict[str, Any]) -> str:
         right = figures.get("detection_precision")  # missing where there were no alarms
         line += "" if right is None else f", {right:.1%} of the alarms right"
     if figures.get("swapped"):
-        line += f"; of {figures['swapped']} swapped words {figures['found']} found, {figures['wrong']} false alarms"
+        line += (
+            f"; of {figures['swapped']} swapped words {figures['found']} are among the most suspected "
+            f"({figures['chance']:.1f} by chance)"
+        )
     return line
 
 

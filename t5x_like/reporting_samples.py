@@ -13,8 +13,9 @@ from t5x_like.errors import Exit, UserError
 
 _BLANK = re.compile(r"<extra_id_\d+>|\[MASK\]|<mask>")
 _LEGEND = (
-    "<p class=quiet>Some words were swapped for others. Marked: words that the discriminator takes for replaced, "
-    "<mark>rightly</mark> or <mark class=wrong>wrongly</mark>; <u>underlined</u>: swapped words that it missed.</p>"
+    "<p class=quiet>Some words were swapped for others. Marked: as many of the words that the discriminator suspects "
+    "most, <mark>rightly</mark> or <mark class=wrong>wrongly</mark>; <u>underlined</u>: swapped words that are not "
+    "among them.</p>"
 )
 
 
@@ -39,27 +40,36 @@ def section(samples: Sequence[dict[str, Any]]) -> str:
     if words:
         found = detections(samples)
         out += "<h2>Swapped words in held-out sentences</h2>" + _LEGEND
-        out += f"<p>{found['found']} of {found['swapped']} swapped words found, {found['wrong']} false alarms</p>"
+        out += (
+            f"<p>{found['found']} of {found['swapped']} swapped words are among the most suspected; by chance it would "
+            f"be {found['chance']:.1f}</p>"
+        )
         out += "<table><tr><th>what the model read</th><th>original of what was swapped</th></tr>"
         out += "".join(words) + "</table>"
     return out
 
 
-def detections(samples: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Over all samples with swapped words: how many were `swapped` and `found`, and how many alarms were `wrong`."""
-    totals = {"swapped": 0, "found": 0, "wrong": 0}
+def detections(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Over all samples with swapped words: how many were `swapped`, how many of these are `found` among as many of the
+    most suspected words of their sample, and how many would be by `chance`.
+
+    A model that has just begun to learn gives no word a probability above one half, but it has an order of them.
+    """
+    totals = {"swapped": 0, "found": 0, "chance": 0.0}
     for sample in samples:
         if "swapped" in sample and "words" in sample:
-            alarms = set(_alarms(sample))
+            suspects = _suspects(sample)
             swapped = {int(i) for i in sample["swapped"]}
             totals["swapped"] += len(swapped)
-            totals["found"] += len(alarms & swapped)
-            totals["wrong"] += len(alarms - swapped)
+            totals["found"] += len(suspects & swapped)
+            totals["chance"] += len(suspects) * len(swapped) / max(len(sample["words"]), 1)
     return totals
 
 
-def _alarms(sample: dict[str, Any], threshold: float = 0.5) -> list[int]:
-    return [i for i, word in enumerate(sample["words"]) if word["probability"] > threshold]
+def _suspects(sample: dict[str, Any]) -> set[int]:
+    """As many words as were swapped, of the highest probability."""
+    order = sorted(range(len(sample["words"])), key=lambda i: -sample["words"][i]["probability"])
+    return set(order[: len(sample["swapped"])])
 
 
 def _filled_row(sample: dict[str, Any]) -> str:
@@ -86,11 +96,11 @@ def _insert(text: str, answers: Sequence[tuple[str, str]]) -> str:
 
 
 def _words_row(sample: dict[str, Any]) -> str:
-    alarms, swapped = set(_alarms(sample)), {int(i): text for i, text in sample["swapped"].items()}
+    suspects, swapped = _suspects(sample), {int(i): text for i, text in sample["swapped"].items()}
     words = []
     for i, word in enumerate(sample["words"]):
         text, title = printable(word["text"]), f' title="{word["probability"]:.0%}"'
-        if i in alarms:
+        if i in suspects:
             words.append(f"<mark{'' if i in swapped else ' class=wrong'}{title}>{text}</mark>")
         else:
             words.append(f"<u{title}>{text}</u>" if i in swapped else text)

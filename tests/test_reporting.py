@@ -83,10 +83,10 @@ def test_a_discriminators_report(run_dir: Path) -> None:
     sample = {"inputs": "<b>a ship of rain", "swapped": {"1": "mast", "3": "<i>sun"}, "words": words}
     (run_dir / "samples.jsonl").write_text(json.dumps(sample) + "\n")
     figures = reporting.write(run_dir, run_dir / "report.html")
-    assert (figures["swapped"], figures["found"], figures["wrong"]) == (2, 1, 1)
+    assert (figures["swapped"], figures["found"], figures["chance"]) == (2, 1, 1.0)
     headline = reporting.headline(figures)
     assert "0.500 nats better" in headline and "25.0% found, 50.0% of the alarms right" in headline
-    assert "of 2 swapped words 1 found, 1 false alarms" in headline
+    assert "of 2 swapped words 1 are among the most suspected (1.0 by chance)" in headline
     page = (run_dir / "report.html").read_text()
     assert '<mark title="80%">ship</mark>' in page and '<u title="20%">rain</u>' in page
     assert '<mark class=wrong title="90%">&lt;b&gt;a</mark>' in page

@@ -106,7 +106,8 @@ def test_no_process_outlives_the_trainer(settings, how, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent("""
-        import sys, time
+        import signal, sys, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         from t5x_like.data.batches import Batches, Data, Source
         from t5x_like.data.prefetch import prefetch
         from tiny_dataset import Echo

@@ -63,12 +63,10 @@ def test_a_race_runs_continues_and_reports(
         assert shares["bert"].steps > shares["electra"].steps
         assert racing.execute(tiny, shares, workdir, tasks) == Exit.DONE
         results = racing.collect(tiny, shares, workdir)["results"]
-        # points 0, 1, 2; each probed once and fine-tuned twice
-        assert len(results) == 2 * 3 * (1 + 2)
-        assert {r["flops"] for r in results if r["contestant"] == "bert"} == {
-            step * shares["bert"].formula_flops
-            for step in (0, shares["bert"].steps // 2, shares["bert"].steps)
-        }
+        # untrained and at the end; each probed once and fine-tuned twice
+        assert len(results) == 2 * 2 * (1 + 2)
+        spent = {r["flops"] for r in results if r["contestant"] == "bert"}
+        assert spent == {0.0, shares["bert"].steps * shares["bert"].formula_flops}
         # a judgement that was lost is made again, and comes out the same; the others are left alone
         lines = (workdir / "bert/seed-0/results.jsonl").read_text().splitlines()
         (workdir / "bert/seed-0/results.jsonl").write_text("\n".join(lines[:-1]) + '\n{"torn')
@@ -172,5 +170,5 @@ def test_t5_can_enter_with_a_tokenizer_of_its_own(data: Path, tmp_path: Path) ->
         racing.check(mixed)
         shares = racing.plan(mixed, tmp_path / "race")
     assert shares["t5"].formula_flops == 3 * run.batch_size * run.model.flops(
-        {"encoder_input_tokens": (16,), "decoder_input_tokens": (6,)}
+        {"encoder_input_tokens": (16,), "decoder_input_tokens": (5,)}
     )

@@ -98,6 +98,14 @@ def use_huge_pages() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def split_cpu(devices: int | None) -> None:
+    """--cpu_devices: makes so many devices of the CPU, before JAX is first used; None leaves it one."""
+    if devices is not None:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", devices)
+
+
 CACHE_BYTES = 1 << 30
 """Compiled programs are kept up to this size; those not used for longest go first."""
 

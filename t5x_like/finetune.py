@@ -216,10 +216,7 @@ def main(argv: list[str]) -> int:
         return Exit.DONE
     if _OUTPUT.value is None:
         raise UserError("--output is missing", where="--output", help="--output=runs/NAME")
-    if _CPU_DEVICES.value:
-        import jax
-
-        jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value)
+    cli.split_cpu(_CPU_DEVICES.value)
     cli.keep_compiled_programs()
     folder = Path(_OUTPUT.value)
     if _PREDICT.value is not None:

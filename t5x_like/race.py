@@ -53,10 +53,7 @@ def main(argv: list[str]) -> int:
     for flag, wanted in (("config", "race/bert_vs_electra"), ("workdir", "races/NAME")):
         if FLAGS[flag].value is None:
             raise UserError(f"--{flag} is missing", where=f"--{flag}", help=f"--{flag}={wanted}")
-    if _CPU_DEVICES.value:
-        import jax
-
-        jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value)
+    cli.split_cpu(_CPU_DEVICES.value)
     from t5x_like import config, racing, typed
     from t5x_like.training.run_dir import open_for_training
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +32,12 @@ from t5x_like import judging, typed
 from t5x_like.config import Run, validate
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError, did_you_mean
-from t5x_like.tasks import finetuning
+from t5x_like.tasks import definitions, finetuning
 from t5x_like.tasks.finetuning import FineTune
 from t5x_like.tasks.results import finite
-from t5x_like.training import loop, partitioning, state
+from t5x_like.training import loop, metrics, partitioning, state
 from t5x_like.training.checkpoints import Checkpoints
-from t5x_like.training.meter import step_flops, token_features
+from t5x_like.training.meter import step_flops, token_slots
 from t5x_like.training.run import Evaluation, describe, describe_diff
 from t5x_like.training.run_dir import write_atomically
 from t5x_like.training.step import make_train_step
@@ -86,8 +87,6 @@ class Race:
 
 def check(race: Race) -> None:
     """Raises `UserError` where the race cannot be run."""
-    from t5x_like.tasks import definitions
-
     typed.check(race, Race)
     finetuning.check(race.finetune)
     names = [contestant.name for contestant in race.contestants]
@@ -240,16 +239,11 @@ def _share(race: Race, run: Run) -> Share:
         clip_global_norm=run.clip_global_norm,
     )
     wanted = state.abstract(unrolled, run.optimizer, schedule, mesh)
-    sharding = partitioning.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
-        for name, feature in batches.features.items()
-    }
-    compiled = step.lower(wanted, batch).compile()
+    compiled = step.lower(
+        wanted, partitioning.abstract_batch(batches.features, run.batch_size, mesh)
+    ).compile()
     counted = compiled_flops(compiled, mesh.size)
-    seconds = (
-        _timed(race, run, unrolled, compiled, schedule, mesh, batches) if race.count == "seconds" else None
-    )
+    seconds = _timed(run, unrolled, compiled, schedule, mesh, batches) if race.count == "seconds" else None
     price = {"formula": formula, "compiled": counted, "seconds": seconds}[race.count]
     assert price
     each = int(race.budget / price / race.points)
@@ -266,7 +260,7 @@ def _share(race: Race, run: Run) -> Share:
         formula_flops=formula,
         compiled_flops=counted,
         step_seconds=seconds,
-        tokens=run.batch_size * sum(batches.features[n].shape[0] for n in token_features(batches.features)),
+        tokens=token_slots(batches.features, run.batch_size),
         parameters=run.model.num_params(),
         encoder_parameters=encoder.num_params(),
     )
@@ -292,10 +286,9 @@ def compiled_flops(compiled: jax.stages.Compiled, devices: int) -> float:
 
 
 def _timed(
-    race: Race, run: Run, model: Any, step: Any, schedule: Any, mesh: jax.sharding.Mesh, batches: Batches
+    run: Run, model: Any, step: Any, schedule: Any, mesh: jax.sharding.Mesh, batches: Batches
 ) -> float:
     """Median seconds of a step, the first one left out."""
-    del race
     current = state.create(model, run.optimizer, schedule, mesh, run.seed)
     seconds = []
     for number in range(TIMED_STEPS + 1):
@@ -304,7 +297,7 @@ def _timed(
         current, sums = step(current, batch)
         jax.block_until_ready(sums)
         seconds.append(time.perf_counter() - begun)
-    return sorted(seconds[1:])[TIMED_STEPS // 2]
+    return statistics.median(seconds[1:])
 
 
 # ---- running it -----------------------------------------------------------------------------------
@@ -312,22 +305,18 @@ def _timed(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heat:
-    """One contestant with one pretraining seed, and where it runs."""
+    """One contestant with one pretraining seed, and where it runs.
 
-    contestant: Contestant
+    Attributes:
+      name: the contestant's.
+      run: the contestant's, with what the race decides.
+    """
+
+    name: str
+    run: Run
     seed: int
     share: Share
     directory: Path
-
-    @property
-    def run(self) -> Run:
-        """The run, with what the race decides."""
-        return dataclasses.replace(
-            self.contestant.run,
-            name=f"{self.contestant.name}-seed-{self.seed}",
-            seed=self.seed,
-            steps=self.share.steps,
-        )
 
 
 def heats(race: Race, shares: dict[str, Share], workdir: Path) -> Iterator[Heat]:
@@ -336,13 +325,16 @@ def heats(race: Race, shares: dict[str, Share], workdir: Path) -> Iterator[Heat]
         for contestant in race.contestants:
             share = shares[contestant.name]
             each = share.steps // race.points
-            run = dataclasses.replace(
-                contestant.run,
-                checkpoints=Checkpoints(every=each, keep_last=race.points, keep_best=0),
-                evaluation=Evaluation(every=each, batches=contestant.run.evaluation.batches),
-            )
             yield Heat(
-                contestant=dataclasses.replace(contestant, run=run),
+                name=contestant.name,
+                run=dataclasses.replace(
+                    contestant.run,
+                    name=f"{contestant.name}-seed-{seed}",
+                    seed=seed,
+                    steps=share.steps,
+                    checkpoints=Checkpoints(every=each, keep_last=race.points, keep_best=0),
+                    evaluation=Evaluation(every=each, batches=contestant.run.evaluation.batches),
+                ),
                 seed=seed,
                 share=share,
                 directory=workdir / contestant.name / f"seed-{seed}",
@@ -351,7 +343,7 @@ def heats(race: Race, shares: dict[str, Share], workdir: Path) -> Iterator[Heat]
 
 def pretrain(heat: Heat, say: Callable[[str], None] = print) -> Exit:
     """Trains a heat to its end, or on from where it stopped."""
-    say(f"\n== {heat.contestant.name}, seed {heat.seed}: {heat.share.steps:,} steps")
+    say(f"\n== {heat.name}, seed {heat.seed}: {heat.share.steps:,} steps")
     code = loop.train(heat.run, str(heat.directory))
     jax.clear_caches()
     return code
@@ -360,7 +352,7 @@ def pretrain(heat: Heat, say: Callable[[str], None] = print) -> Exit:
 def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = print) -> None:
     """Fine-tunes and probes the untrained model and every checkpoint on every task; skips what is done."""
     path = heat.directory / "results.jsonl"
-    done = {(r["step"], r["task"], r["method"], r["seed"]) for r in read_results(path)}
+    done = {(r["step"], r["task"], r["method"], r["seed"]) for r in _lines(path)}
     for step in range(0, heat.share.steps + 1, heat.share.steps // race.points):
         for method, task, seeds in _judgements(race):
             missing = tuple(s for s in seeds if (step, task, method, s) not in done)
@@ -371,7 +363,7 @@ def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = 
             for record in _judged(race, heat, step, task, method, missing, str(tasks_dir / task)):
                 _append(path, {"step": step, "task": task, "method": method, **record})
                 say(
-                    f"{heat.contestant.name} seed {heat.seed} step {step:>6,} {task} {method} seed "
+                    f"{heat.name} seed {heat.seed} step {step:>6,} {task} {method} seed "
                     f"{record['seed']}: {record['metric']} {record['value']:.4f} ({record['seconds']:.0f} s)"
                 )
 
@@ -404,31 +396,22 @@ def _judged(
     return judging.probed(heat.run, heat.directory, step, task, data, seeds, race.probe_examples, length)
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The judgements of a heat; a torn last line is passed over."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Of the results or the metrics of a heat: none before there is the file."""
+    return metrics.read(path) if path.is_file() else []
 
 
 def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, Any]:
     """Everything that is known of the race, as plain data; what the report is drawn from."""
     results, curves = [], []
     for heat in heats(race, shares, workdir):
-        place = {"contestant": heat.contestant.name, "pretraining_seed": heat.seed}
+        place = {"contestant": heat.name, "pretraining_seed": heat.seed}
         price, each = heat.share.flops(race.count), heat.share.steps // race.points
-        records = read_results(heat.directory / "results.jsonl")
+        records = _lines(heat.directory / "results.jsonl")
         for record in {(r["step"], r["task"], r["method"], r["seed"]): r for r in records}.values():
             spent = {"flops": record["step"] * price, "tokens": record["step"] * heat.share.tokens}
             results.append({**place, **spent, "point": record["step"] // each, **record})
-        metrics = heat.directory / "metrics.jsonl"
-        for record in read_results(metrics):
+        for record in _lines(heat.directory / "metrics.jsonl"):
             if record.get("kind") in ("train", "eval"):
                 curves.append({**place, "flops": record["step"] * price, **record})
     first = race.contestants[0]

@@ -61,10 +61,7 @@ def main(argv: list[str]) -> int:
     del argv
     if _CONFIG.value is None:
         raise UserError("which configuration?", where="--config", help="--config=t5/tiny, for example")
-    if _CPU_DEVICES.value:
-        import jax
-
-        jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value)
+    cli.split_cpu(_CPU_DEVICES.value)
     from t5x_like import config
 
     overrides = list(_SET.value)

@@ -38,10 +38,24 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A text and where it came from."""
+    """A text and what is known of it.
+
+    Attributes:
+      text: the text itself.
+      url: address of the page, where it has one.
+      timestamp: when it was fetched, ISO 8601 in UTC (`2019-04-18T12:00:00Z`); empty where unknown.
+      source: name of the file that it was read from.
+      position: byte of its record in that file as stored, or its number where records have none.
+      language: code of the language that it was found to be in, and how sure that is, 0 to 1.
+    """
 
     text: str
     url: str = ""
+    timestamp: str = ""
+    source: str = ""
+    position: int = 0
+    language: str = ""
+    language_probability: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,11 +165,7 @@ class _Loop:
         """The train step for this very state and batch, ahead of their existence."""
         run, stage, mesh = self.stage.run, self.stage, self.setup.mesh
         wanted = states.abstract(run.model, run.optimizer, run.schedule.over(run.steps), mesh)
-        sharding = partitioning.batch_sharding(mesh)
-        batch = {
-            name: jax.ShapeDtypeStruct((run.batch_size, *feature.shape), feature.dtype, sharding=sharding)
-            for name, feature in stage.batches.features.items()
-        }
+        batch = partitioning.abstract_batch(stage.batches.features, run.batch_size, mesh)
         return stage.train_step.lower(wanted, batch).compile()
 
     def _steps(

@@ -19,6 +19,11 @@ def token_features(features: dict[str, Feature]) -> list[str]:
     return [n for n in features if n.endswith("_tokens") and n != "decoder_input_tokens"]
 
 
+def token_slots(features: dict[str, Feature], batch_size: int) -> int:
+    """Places for tokens in a batch, padding included."""
+    return batch_size * sum(features[name].shape[0] for name in token_features(features))
+
+
 def step_flops(model: Any, features: dict[str, Feature], batch_size: int) -> float:
     """Floating point operations of the matrix products of a train step: forward and twice that backward.
     Recomputation under `remat` is not counted, so that the figure compares models and not settings."""

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from t5x_like.data.example import Feature
 from t5x_like.errors import UserError
 from t5x_like.models.sharding import Rules, partition_spec
 
@@ -132,6 +133,17 @@ def shardings(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, rules: Rules = RU
     return jax.tree.map(
         lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh, rules)), shapes, axes
     )
+
+
+def abstract_batch(
+    features: Mapping[str, Feature], batch_size: int, mesh: jax.sharding.Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `shard_batch` gives for a batch of these features: for compiling ahead."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *feature.shape), feature.dtype, sharding=sharding)
+        for name, feature in features.items()
+    }
 
 
 def check_batch(batch_size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from t5x_like.data.batches import Batches
-from t5x_like.training.meter import token_features
+from t5x_like.training.meter import token_features, token_slots
 from t5x_like.training.progress import quantity
 from t5x_like.training.run import Run
 from t5x_like.training.run_dir import RunDir
@@ -56,7 +56,7 @@ def first_screen(run: Run, setup: Setup, directory: RunDir) -> str:
 
 def _batch(stage: Stage) -> str:
     features, run = stage.batches.features, stage.run
-    slots = run.batch_size * sum(features[name].shape[0] for name in token_features(features))
+    slots = token_slots(features, run.batch_size)
     parts = f", in {run.microbatches} microbatches" if run.microbatches > 1 else ""
     return f"{run.batch_size} examples, {quantity(slots)} token slots{parts}" + (
         ", packed" if run.data.pack else ""

@@ -59,7 +59,7 @@ class Setup:
 def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
     """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk."""
     mesh = run.mesh.build()
-    stages = tuple(_stage(run, number, mesh) for number in range(len(run.stages())))
+    stages = tuple(_stage(run, number, mesh, *span) for number, span in enumerate(run.stages()))
     batches = stages[0].batches
     if record is not None:
         start.check_data(record, batches, directory)
@@ -73,8 +73,7 @@ def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
     return Setup(mesh=mesh, stages=stages, start=record.step if record else 0)
 
 
-def _stage(run: Run, number: int, mesh: jax.sharding.Mesh) -> Stage:
-    begins, ends, now = run.stages()[number]
+def _stage(run: Run, number: int, mesh: jax.sharding.Mesh, begins: int, ends: int, now: Run) -> Stage:
     with located(f"phases.{number - 1}." if number else ""):
         partitioning.check_batch(now.batch_size, now.microbatches, mesh)
         batches = Batches(now.data, now.objective, now.batch_size, now.seed)

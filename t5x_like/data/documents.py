@@ -47,6 +47,7 @@ class Document:
       source: name of the file that it was read from.
       position: byte of its record in that file as stored, or its number where records have none.
       language: code of the language that it was found to be in, and how sure that is, 0 to 1.
+      cluster: 16 hexadecimal digits that its near-duplicates have too (data/dedup/near.py); empty where it has none.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Document:
     position: int = 0
     language: str = ""
     language_probability: float = 0.0
+    cluster: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

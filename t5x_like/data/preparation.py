@@ -7,23 +7,20 @@ the same command goes on with what is missing.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import filelock
-import xxhash
 
 from t5x_like.data import sources, text_dataset
 from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Problem, Settings, nothing_left
+from t5x_like.data.partial import difference, digest, held, replace, start_or_continue
 from t5x_like.data.prepare_report import Progress, Summary
 from t5x_like.data.sampling import tokenizer_sample
 from t5x_like.data.sources import SourceFile
@@ -115,7 +112,7 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
         _refuse_foreign(output)
     partial = output.with_name(output.name + ".partial")
     size = sum(file.size for file in files)
-    with _locked(partial), _failed_writes(partial), Progress(size, quiet=quiet) as progress:
+    with held(partial), Progress(size, quiet=quiet) as progress:
         job = Job(
             files=tuple(files),
             read=arguments.read,
@@ -125,7 +122,8 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
         )
         unit_bytes = arguments.unit_bytes or default_unit_bytes(files)
         plan = request | {"unit_bytes": unit_bytes, "keep_text": job.keep_text, "versions": _versions()}
-        _start_or_continue(partial, plan, arguments.overwrite)
+        start_or_continue(partial, plan, arguments.overwrite, _begun)
+        (partial / "units").mkdir(exist_ok=True)
         tokenizer = _tokenizer(partial, arguments, files, existing, progress)
         units = encode_units(job, unit_bytes, arguments.workers or default_workers(files), progress)
         progress.stage("putting the parts together")
@@ -178,38 +176,17 @@ def _request(arguments: Arguments, files: Sequence[SourceFile], existing: Tokeni
     }
 
 
-def _digest(request: dict[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(request, sort_keys=True).encode())
-
-
 def _made_before(output: Path, request: dict[str, Any]) -> Summary:
     dataset = TokenDataset.open(str(output))
     provenance = dataset.manifest["provenance"]
-    if provenance.get("request") != _digest(request):
+    if provenance.get("request") != digest(request):
         raise UserError(
             "a token dataset made from other input or with other arguments is there"
-            + _difference(provenance, request),
+            + difference(provenance.get("arguments", {}), request),
             where=str(output),
             help="another --output, or --overwrite to replace it",
         )
     return _summary(str(output), dataset.manifest, made_before=True)
-
-
-def _difference(provenance: dict[str, Any], request: dict[str, Any]) -> str:
-    """The first argument that differs, in words."""
-    old = provenance.get("arguments", {})
-    for key, new in _flat({k: v for k, v in request.items() if k != "input"}).items():
-        before = _flat(old).get(key)
-        if before != new:
-            return f": {key} was {before!r} and is {new!r} now"
-    return ": the input differs"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _refuse_foreign(output: Path) -> None:
@@ -240,7 +217,7 @@ def _text_is_made(arguments: Arguments, request: dict[str, Any]) -> bool:
         ours = json.loads((folder / _TEXT_RECORD).read_bytes())["request"]
     except (OSError, ValueError, KeyError, TypeError):
         ours = None
-    if ours == _digest(request):
+    if ours == digest(request):
         return True
     if ours is None or not arguments.overwrite:
         raise UserError(
@@ -252,69 +229,14 @@ def _text_is_made(arguments: Arguments, request: dict[str, Any]) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """One process at a time; also the first write, which says whether writing is allowed."""
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(partial / "lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(
-            "another process prepares the same output",
-            where=str(partial),
-            help="wait for it, or give another --output",
-            code=Exit.LOCKED,
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"cannot write here: {error.strerror}", where=str(partial), code=Exit.CANNOT_WRITE
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _failed_writes(partial: Path) -> Iterator[None]:
-    """Says what a full disk or a lost mount did; reading has its own errors (data/sources.py)."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"writing the dataset failed: {error.strerror or error}",
-            where=str(error.filename or partial),
-            help="when there is room again, the same command continues where it stopped",
-            code=Exit.IO_ERROR,
-        ) from None
-
-
 def _versions() -> dict[str, str]:
     return {
         name: importlib.metadata.version(name) for name in ("sentencepiece", "tokenizers", "numpy", "xxhash")
     }
 
 
-def _start_or_continue(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:
-    """Keeps finished units that were made to the same plan, refuses to throw others away unasked."""
-    path, content = partial / "plan.json", json.dumps(plan).encode()
-    if path.is_file():
-        if path.read_bytes() == content:
-            return
-        if not overwrite and any((partial / "units").glob("*.safetensors")):
-            raise UserError(
-                "an unfinished preparation from other input, with other arguments or by other versions is there",
-                where=str(partial),
-                help="give the same arguments to continue it, or --overwrite to start over",
-            )
-    for entry in partial.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
-    (partial / "units").mkdir()
-    write_durably(path, content)
+def _begun(partial: Path) -> bool:
+    return any((partial / "units").glob("*.safetensors"))
 
 
 # ---- tokenizer
@@ -376,7 +298,7 @@ def _assemble(
         shutil.rmtree(Path(job.partial) / "units")  # nothing worth keeping for other arguments
         raise nothing_left(Counter({kind.split()[0]: count for kind, count in problems.items()}), first)
     provenance = {
-        "request": _digest(request),
+        "request": digest(request),
         "arguments": {key: value for key, value in request.items() if key != "input"},
         "input": [{"name": f.name, "bytes": f.size, "probe": f.probe} for f in job.files[:LISTED]],
         "input_files": len(job.files),
@@ -388,7 +310,7 @@ def _assemble(
     if arguments.write_text_dataset is not None:
         _publish_text(Path(arguments.write_text_dataset), shards, request)
     manifest = writer.finish(provenance)
-    _replace(folder, output)
+    replace(folder, output)
     return _summary(str(output), manifest)
 
 
@@ -408,18 +330,8 @@ def _publish_text(
         {split: [(documents, size) for _, documents, size in entries] for split, entries in shards.items()},
         "Documents of " + ", ".join(file["name"] for file in request["input"][:20]),
     )
-    write_durably(temporary / _TEXT_RECORD, json.dumps({"request": _digest(request)}).encode())
-    _replace(temporary, folder)
-
-
-def _replace(folder: Path, output: Path) -> None:
-    """Renames the finished folder to its place; an older dataset there goes only when the new one is whole."""
-    old = output.with_name(output.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.rename(old)
-    folder.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
+    write_durably(temporary / _TEXT_RECORD, json.dumps({"request": digest(request)}).encode())
+    replace(temporary, folder)
 
 
 def _summary(path: str, manifest: dict[str, Any], *, made_before: bool = False) -> Summary:

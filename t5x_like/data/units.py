@@ -6,18 +6,11 @@ there is done, whatever was killed when.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from t5x_like.data import text_dataset
+from t5x_like.data import workers as processes
 from t5x_like.data.documents import HARMLESS, Block, Document, Problem, Settings
 from t5x_like.data.prepare_report import Progress
 from t5x_like.data.reading import blocks, parse
 from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_writer import token_dtype, write_durably
 from t5x_like.data.tokenizers import Tokenizer, load_tokenizer
+from t5x_like.data.workers import Piece
 from t5x_like.errors import Exit, UserError
 
 SPLITS = ("train", "validation")
@@ -77,7 +72,7 @@ def default_workers(files: Sequence[SourceFile]) -> int:
     """One process for each core; one alone for less than some 32 MB, where starting more costs more than it gives."""
     if sum(file.size * _EXPANSION[file.compression] for file in files) < 32 << 20:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processes.cores()
 
 
 def _units(job: Job, unit_bytes: int) -> Iterator[tuple[int, list[Block]]]:
@@ -96,61 +91,14 @@ def _units(job: Job, unit_bytes: int) -> Iterator[tuple[int, list[Block]]]:
 def encode_units(job: Job, unit_bytes: int, workers: int, progress: Progress) -> int:
     """Does the units that are not done; returns how many there are in all."""
     progress.stage("tokenising")
-    if workers == 1:
-        count = 0
-        for number, unit in _units(job, unit_bytes):
-            if not job.unit_path(number).is_file():
-                _encode_unit(job, number, unit)
-            progress.advance(sum(block.consumed for block in unit))
-            count = number + 1
-        return count
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    running: dict[int, tuple[concurrent.futures.Future[None], int]] = {}
-    count = 0
-
-    def wait_for(number: int) -> None:
-        future, consumed = running.pop(number)
-        future.result()
-        progress.advance(consumed)
-
-    try:
-        for number, unit in _units(job, unit_bytes):
-            count = number + 1
-            consumed = sum(block.consumed for block in unit)
-            if job.unit_path(number).is_file():
-                progress.advance(consumed)
-                continue
-            # In order, so that with --bad_input=fail the first problem of the input is the one reported.
-            while len(running) >= 2 * workers:
-                wait_for(min(running))
-            running[number] = pool.submit(_encode_unit, job, number, unit), consumed
-        while running:
-            wait_for(min(running))
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps killed for lack of memory",
-            help="fewer --workers; the same command continues where it stopped",
-            code=Exit.IO_ERROR,
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return count
-
-
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends when the parent is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # There is a process for each core already; the `tokenizers` library would start as many threads in each.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+    pieces = (
+        Piece(
+            None if job.unit_path(number).is_file() else (job, number, unit),
+            sum(block.consumed for block in unit),
+        )
+        for number, unit in _units(job, unit_bytes)
+    )
+    return processes.run(_encode_unit, pieces, workers, progress)
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import small_corpus as corpus
 
-from t5x_like.data import preparation, sources, token_writer, units
+from t5x_like.data import partial, preparation, sources, token_writer, units
 from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Settings
 from t5x_like.data.preparation import Arguments, prepare
@@ -165,7 +165,7 @@ def test_stopped_and_started_again(source, reference, model, tmp_path, monkeypat
         "units": (units, "_encode_unit", 4),
         "tokenizer": (type(corpus.tokenizer()), "save", 1),
         "assembling": (token_writer.TokenDatasetWriter, "append", 5),
-        "renaming": (preparation, "_replace", 2),
+        "renaming": (preparation, "replace", 2),
         "cleaning": (preparation.shutil, "rmtree", 3),
     }[moment]
     with monkeypatch.context() as patch:
@@ -306,7 +306,7 @@ def test_a_mistake_before_the_first_unit_can_be_mended_at_once(source, tmp_path)
 
 def test_two_at_once(source, model, tmp_path):
     with (
-        preparation._locked(tmp_path / "out.partial"),
+        partial.held(tmp_path / "out.partial"),
         pytest.raises(UserError, match="another process prepares") as error,
     ):
         prepare(arguments(source, tmp_path / "out", tokenizer=model), quiet=True)

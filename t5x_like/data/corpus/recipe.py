@@ -16,9 +16,11 @@ from t5x_like import typed
 from t5x_like.data.cleaning.base import Rule
 from t5x_like.data.dedup.base import Comparison
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateTexts, DuplicateURLs
+from t5x_like.data.dedup.near import NearDuplicates
+from t5x_like.data.dedup.spans import DuplicateSpans
 from t5x_like.errors import UserError
 
-AnyComparison = DuplicateURLs | DuplicateTexts | DuplicateLines
+AnyComparison = DuplicateURLs | DuplicateTexts | DuplicateLines | DuplicateSpans | NearDuplicates
 Step = AnyComparison  # | AnyRule: the rules of data/cleaning/
 
 

@@ -1,0 +1,120 @@
+"""A folder that is being made: OUTPUT.partial, where a killed command finds again what it had done.
+
+It holds `lock`, `plan.json` (everything that decides the result) and finished pieces; when all are there, the
+finished folder is renamed to OUTPUT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import xxhash
+
+from t5x_like.data.token_writer import write_durably
+from t5x_like.errors import Exit, UserError
+
+
+@contextlib.contextmanager
+def held(partial: Path) -> Iterator[None]:
+    """One process at a time; also the first write, which says whether writing is allowed.
+
+    Says what a full disk or a lost mount did; reading has its own errors (data/sources.py).
+
+    Raises:
+      UserError: another process works there; the folder cannot be written; writing failed on the way.
+    """
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(partial / "lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            "another process prepares the same output",
+            where=str(partial),
+            help="wait for it, or give another --output",
+            code=Exit.LOCKED,
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write here: {error.strerror}", where=str(partial), code=Exit.CANNOT_WRITE
+        ) from None
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"writing the dataset failed: {error.strerror or error}",
+            where=str(error.filename or partial),
+            help="when there is room again, the same command continues where it stopped",
+            code=Exit.IO_ERROR,
+        ) from None
+    finally:
+        lock.release()
+
+
+def start_or_continue(
+    partial: Path, plan: Mapping[str, Any], overwrite: bool, begun: Callable[[Path], bool]
+) -> None:
+    """Keeps finished pieces that were made to the same plan, refuses to throw others away unasked.
+
+    Args:
+      partial: the folder, held.
+      plan: everything that decides the pieces.
+      overwrite: throw away pieces of another plan.
+      begun: whether the folder has pieces worth keeping.
+
+    Raises:
+      UserError: pieces of another plan are there.
+    """
+    path, content = partial / "plan.json", json.dumps(plan).encode()
+    if path.is_file():
+        if path.read_bytes() == content:
+            return
+        if not overwrite and begun(partial):
+            raise UserError(
+                "an unfinished preparation from other input, with other arguments or by other versions is there",
+                where=str(partial),
+                help="give the same arguments to continue it, or --overwrite to start over",
+            )
+    for entry in partial.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+    write_durably(path, content)
+
+
+def replace(folder: Path, output: Path) -> None:
+    """Renames the finished folder to its place; an older one there goes only when the new one is whole."""
+    old = output.with_name(output.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    folder.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def digest(request: Mapping[str, Any]) -> str:
+    """What equal requests have in common."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(request, sort_keys=True).encode())
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first argument that differs, in words; `input` is left out of both."""
+    before = _flat(old)
+    for key, value in _flat({k: v for k, v in new.items() if k != "input"}).items():
+        if before.get(key) != value:
+            return f": {key} was {before.get(key)!r} and is {value!r} now"
+    return ": the input differs"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from t5x_like.objectives.base import Objective
 
 Split = Literal["train", "validation"]
+Skips = tuple[tuple[int, int], ...]
 _SHUFFLE, _EXAMPLE = 1, 2  # names of the uses of an epoch's key
 
 
@@ -156,16 +157,27 @@ class Batches:
       examples_per_epoch: rows in which every stream's split is seen once.
       num_batches: batches in which that is done; a validation run has no more than these.
 
+    Args:
+      skips: (first, count) of training batches that are left out, in the order in which that was decided: a step
+        whose batch would be `first` or a later one takes the one `count` further on.
+
     Raises:
       UserError: no sources, sources that do not open or do not go together, an empty split, a batch that
         holds more examples than there are.
     """
 
     def __init__(
-        self, data: Data, objective: Objective, batch_size: int, seed: int, *, split: Split = "train"
+        self,
+        data: Data,
+        objective: Objective,
+        batch_size: int,
+        seed: int,
+        *,
+        split: Split = "train",
+        skips: Skips = (),
     ):
         self.data, self.objective = data, objective
-        self.batch_size, self.seed, self.split = batch_size, seed, split
+        self.batch_size, self.seed, self.split, self.skips = batch_size, seed, split, skips
         check(data)
         datasets = [TokenDataset.open(source.path) for source in data.sources]
         _check_same_tokenizer(datasets)
@@ -217,6 +229,12 @@ class Batches:
                     batch[name][(at, *map(slice, values.shape[1:]))] = values
         return batch
 
+    def number(self, step: int) -> int:
+        """Of the batch that the train step `step` takes: the step itself, unless batches are left out."""
+        for first, count in self.skips:
+            step += count if step >= first else 0
+        return step
+
     def origins(self, step: int, rows: slice | None = None) -> list[Origin | None]:
         """For each row of that batch, the text it was made from; None for the empty rows that end a validation."""
         stream, index = self._lookup(step, rows)
@@ -230,6 +248,7 @@ class Batches:
 
     def _lookup(self, step: int, rows: slice | None) -> tuple[np.ndarray, np.ndarray]:
         """Stream of each row (-1: none, behind the end of validation), and its number within the stream."""
+        step = self.number(step) if self.split == "train" else step
         number = np.arange(self.batch_size, dtype=np.int64)[rows or slice(None)] + step * self.batch_size
         if self.split == "train":
             return self._mixture.lookup(number)

@@ -31,6 +31,7 @@ import numpy as np
 from t5x_like.data.batches import Batches
 from t5x_like.data.example import Batch
 from t5x_like.errors import Exit, UserError
+from t5x_like.failpoints import reach
 
 
 class WorkerError(RuntimeError):
@@ -59,7 +60,7 @@ def prefetch(
     """
     if workers == 0:
         return Prefetch(_made_here(batches, start_step, stop_step, rows), depth, [])
-    recipe = (batches.data, batches.objective, batches.batch_size, batches.seed, batches.split)
+    recipe = (batches.data, batches.objective, batches.batch_size, batches.seed, batches.split, batches.skips)
     context = multiprocessing.get_context("spawn")
     processes, pipes = [], []
     resource_tracker.ensure_running()  # its start ends with SIGINT unblocked: it must not come in between
@@ -156,10 +157,11 @@ def _made_here(batches: Batches, start: int, stop: int, rows: slice | None) -> I
 def _work(send: Connection, recipe: tuple[Any, ...], steps: range, rows: slice | None) -> None:
     """The life of a worker."""
     try:
-        data, objective, batch_size, seed, split = recipe
-        batches = Batches(data, objective, batch_size, seed, split=split)
+        data, objective, batch_size, seed, split, skips = recipe
+        batches = Batches(data, objective, batch_size, seed, split=split, skips=skips)
         for step in steps:
             batch = batches(step, rows)
+            reach("data.worker")
             arrays = {name: np.ascontiguousarray(values) for name, values in batch.items()}
             header = {"step": step, "arrays": [(n, a.dtype.str, a.shape) for n, a in arrays.items()]}
             send.send_bytes(json.dumps(header).encode())

@@ -1,32 +1,35 @@
-"""Checkpoints: arrays by Orbax, each step sealed by a record of ours that is written last.
+"""Checkpoints: arrays by Orbax, each step sealed by a record of ours.
 
     checkpoints/1000/        what Orbax wrote: `params`, and `rest` (optimizer state, step, skipped)
     checkpoints/1000.json    the record: step, time, validation loss, tokens seen, fingerprints, configuration hash,
                              shape and dtype of every array, size and checksum of every file
+    checkpoints/saving-1000  the same folder while it is written; deleting-1000 while it is removed
+    checkpoints/unusable-... what was found damaged and set aside; it is never deleted
 
-A step exists when its record does. The record is written after every file has been synced to disk, and a step is
-removed record first; so a kill at any moment, a stale temporary folder or an empty one with a number for a name
-cannot be taken for a checkpoint. Orbax casts dtypes silently and does not notice a flipped bit: the records are
-why a restore here does.
+A step exists when its folder and its record do. Files are synced to the disk, then the record is written, then the
+folder gets its name, in one rename; to remove a step begins with the rename back. So a kill or a power cut at any
+moment leaves a step whole or not there, and what is left over is known for what it is. Orbax casts dtypes silently
+and does not notice a flipped bit: the records are why a restore here does.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import jax
-import xxhash
 
 from t5x_like.errors import Exit, UserError
-from t5x_like.training.run_dir import sync, write_atomically
+from t5x_like.failpoints import reach
+from t5x_like.training import records
+from t5x_like.training.pins import pin, unpinned
+from t5x_like.training.records import Record, Verify
+from t5x_like.training.run_dir import sync
 
 MAX_FAILURES = 3
 """Saves that may fail in a row before the run stops: one full disk may be mended, a dead one is not."""
@@ -55,32 +58,6 @@ class Checkpoints:
                 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-    """What is known of one checkpoint without reading its arrays.
-
-    Attributes:
-      step: train steps done.
-      saved: seconds since 1970.
-      tokens: raw tokens of the corpus consumed so far.
-      validation_loss: nats per target token at this very step; None where it was not measured.
-      config: hash of the configuration.
-      tokenizer, data: fingerprints.
-      arrays: path in the state -> "float32[512,64]".
-      files: path below the step's folder -> [bytes, xxh3-128].
-    """
-
-    step: int
-    saved: float = 0.0
-    tokens: int = 0
-    validation_loss: float | None = None
-    config: str = ""
-    tokenizer: str = ""
-    data: str = ""
-    arrays: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    files: Mapping[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
-
-
 class Store:
     """The checkpoints of one run directory.
 
@@ -88,13 +65,19 @@ class Store:
       directory: the run's `checkpoints` folder.
       policy: what to keep; not needed for reading.
       say: takes a line for the user.
+      verify: how files are checked before they are used.
 
     Attributes:
       saved: the newest step that this process knows to be safe on disk.
+      damaged: step -> what is wrong with it, of those that `newest_good` passed over.
     """
 
     def __init__(
-        self, directory: Path, policy: Checkpoints | None = None, say: Callable[[str], None] = print
+        self,
+        directory: Path,
+        policy: Checkpoints | None = None,
+        say: Callable[[str], None] = print,
+        verify: Verify = "full",
     ):
         # Orbax wants an absolute path.
         self.directory, self._policy, self.say = directory.absolute(), policy or Checkpoints(), say
@@ -102,19 +85,38 @@ class Store:
         self._pending: concurrent.futures.Future[None] | None = None
         self._pending_step = -1
         self.saved: int | None = None
-        self._failures = 0
+        self.damaged: dict[int, str] = {}
+        self._failures, self._verify, self._pins = 0, verify, list[IO[bytes]]()
 
     # ---- what there is ----
 
+    def steps(self) -> list[int]:
+        """Every step that there is anything of, save what was being written or removed; oldest first."""
+        names = {p.stem for p in self.directory.glob("[0-9]*") if p.suffix in ("", ".json")}
+        return sorted(int(name) for name in names if name.isdigit() and not self._unfinished(name))
+
     def records(self) -> list[Record]:
-        """The checkpoints there are, oldest first. What has no readable record is not one."""
+        """The checkpoints there are, oldest first; whether their files are intact is not looked at."""
         found = []
-        for path in self.directory.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                record = Record(**json.loads(path.read_text(encoding="utf-8")))
-                if path.stem == str(record.step) and (self.directory / path.stem).is_dir():
-                    found.append(record)
-        return sorted(found, key=lambda r: r.step)
+        for step in self.steps():
+            record, trouble = self.look(step, "none")
+            if record is not None and not trouble:
+                found.append(record)
+        return found
+
+    def look(self, step: int, verify: Verify | Literal["none"] | None = None) -> tuple[Record | None, str]:
+        """The record of a step, where it can be read, and what is wrong with the checkpoint, or an empty text."""
+        folder, path = self._folder(step), self._record(step)
+        how = verify or self._verify
+        try:
+            record = records.read(path)
+        except FileNotFoundError:
+            return None, f"{path} is missing"
+        except (OSError, ValueError) as e:
+            return None, str(e)
+        if folder.is_symlink() or not folder.is_dir():
+            return record, f"{folder} is {'a link' if folder.is_symlink() else 'missing'}"
+        return record, "" if how == "none" else records.damage(folder, record, how)
 
     def newest_good(self) -> Record | None:
         """The newest checkpoint whose files are as they were written; damaged ones are told of and passed over.
@@ -122,89 +124,118 @@ class Store:
         Raises:
           UserError: there are checkpoints, and all of them are damaged (`Exit.CORRUPT`).
         """
-        records = self.records()
-        damage = ""
-        for record in reversed(records):
-            damage = self.damage(record)
-            if not damage:
+        self.damaged = {}
+        for step in reversed(self.steps()):
+            record, trouble = self.look(step)
+            if record is not None and not trouble:
                 return record
-            self.say(f"warning: checkpoint {record.step} is damaged and is not used: {damage}")
-        if records:
+            folder = self._folder(step)
+            if record is None and not self._record(step).exists() and not any(folder.glob("*")):
+                continue  # an empty folder with a number for a name was never a checkpoint
+            self.damaged[step] = trouble
+            self.say(f"warning: checkpoint {step} is damaged and is not used: {trouble}")
+        if self.damaged:
+            oldest = self.damaged[min(self.damaged)]
             raise UserError(
                 "no checkpoint of this run is intact",
                 where=str(self.directory),
                 code=Exit.CORRUPT,
-                help=f"restore the files from a copy (the oldest: {damage}), or begin anew by --fresh",
+                help=f"restore the files from a copy (the oldest: {oldest}), or begin anew by --fresh",
             )
         return None
 
     def find(self, step: int | Literal["latest", "best"]) -> Record:
-        """A checkpoint by step, the newest intact one, or the one of the lowest validation loss.
+        """A checkpoint by step, the newest intact one, or the one of the lowest validation loss. A run that goes on
+        meanwhile does not prune it until `close`, or the end of this process.
 
         Raises:
           UserError: there is none such, names those there are; or it is damaged.
         """
-        records = self.records()
-        if not records:
+        while True:
+            record = self._find(step)
+            try:
+                file = pin(self._record(record.step))
+            except OSError:
+                continue  # pruned just now
+            if self._folder(record.step).is_dir():
+                self._pins.append(file)
+                return record
+            file.close()
+
+    def close(self) -> None:
+        """Lets go of what `find` has found."""
+        while self._pins:
+            self._pins.pop().close()
+
+    def _find(self, step: int | Literal["latest", "best"]) -> Record:
+        if step == "latest":
+            record = self.newest_good()
+            if record is not None:
+                return record
+        there = self.records()
+        if not there:
             raise UserError(
                 "there is no checkpoint",
                 where=str(self.directory),
                 code=Exit.BAD_DATA,
                 help="name a run directory of t5x_like.train by --workdir",
             )
-        if step == "latest":
-            record = self.newest_good()
-            assert record is not None
-            return record
         if step == "best":
-            measured = [r for r in records if r.validation_loss is not None] or records[-1:]
-            record = min(measured, key=_loss)
+            record = min([r for r in there if r.validation_loss is not None] or there[-1:], key=_loss)
+        elif step not in (steps := {r.step: r for r in there}):
+            raise UserError(
+                f"there is no checkpoint of step {step}",
+                where=str(self.directory),
+                help="there are: " + ", ".join(map(str, steps)),
+                code=Exit.BAD_DATA,
+            )
         else:
-            steps = {r.step: r for r in records}
-            if step not in steps:
-                raise UserError(
-                    f"there is no checkpoint of step {step}",
-                    where=str(self.directory),
-                    help="there are: " + ", ".join(map(str, steps)),
-                    code=Exit.BAD_DATA,
-                )
             record = steps[step]
-        if damage := self.damage(record):
+        if damage := self.look(record.step)[1]:
             raise UserError(
                 f"checkpoint {record.step} is damaged: {damage}",
                 where=str(self.directory),
-                help="there are: " + ", ".join(str(r.step) for r in records),
+                help="there are: " + ", ".join(str(r.step) for r in there),
                 code=Exit.CORRUPT,
             )
         return record
 
-    def damage(self, record: Record) -> str:
-        """What is wrong with the files of a checkpoint, or an empty text. Reads all of them (several GB a second)."""
-        for name, (size, digest) in record.files.items():
-            path = self.directory / str(record.step) / name
-            if not path.is_file():
-                return f"{path} is missing"
-            if path.stat().st_size != size or _digest(path) != digest:
-                return f"{path} is not as it was written"
-        return ""
-
     def sweep(self, newest: Record | None) -> None:
         """Makes room for the steps behind `newest`, the checkpoint that a run goes on from: removes what a killed
-        save left, sets aside what has a step for its name and is not finished or not intact. Needs the run's lock.
+        save left, sets aside what has a step for its name and is damaged or lies ahead. Needs the run's lock.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        good = {str(r.step) for r in self.records() if newest is not None and r.step <= newest.step}
         self._remove_unfinished()
-        for path in sorted(self.directory.iterdir()):
+        good = {str(r.step) for r in self.records() if newest is not None and r.step <= newest.step}
+        for path in sorted(self.directory.glob("[0-9]*")):
             if path.suffix in ("", ".json") and path.stem.isdigit() and path.stem not in good:
-                self.say(f"note: {path} is not a finished and intact checkpoint: ignored, and set aside")
-                path.rename(path.with_name(f"unusable-{path.name}-{time.time_ns()}"))
+                aside = path.with_name(f"unusable-{path.name}-{time.time_ns()}")
+                self.say(f"note: {path} is not a checkpoint to go on from: set aside as {aside.name}")
+                path.rename(aside)
         self._prune()  # the newest has just been verified: a policy that keeps less now frees its room at once
 
+    def _unfinished(self, step: str) -> bool:
+        """Whether a step was being saved or removed, so that its record stands for nothing."""
+        return any((self.directory / f"{kind}-{step}").exists() for kind in ("saving", "deleting"))
+
     def _remove_unfinished(self) -> None:
-        """What a killed or failed save wrote; it would take up the room that a full disk has not."""
-        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+        """What a killed or failed save or removal left; it would take up the room that a full disk has not."""
+        for kind in ("saving", "deleting"):
+            for path in self.directory.glob(f"{kind}-*"):
+                step = path.name.removeprefix(f"{kind}-")
+                if step.isdigit() and not (self.directory / step).exists():
+                    (self.directory / f"{step}.json").unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True)
+        for path in self.directory.glob(
+            "*.orbax-checkpoint-tmp*"
+        ):  # of versions that saved under the step's name
             shutil.rmtree(path, ignore_errors=True)
+
+    def _folder(self, step: int) -> Path:
+        return self.directory / str(step)
+
+    def _record(self, step: int) -> Path:
+        return self.directory / f"{step}.json"
 
     # ---- writing ----
 
@@ -227,7 +258,10 @@ class Store:
         record = dataclasses.replace(record, saved=time.time(), arrays=_signature(paths(state)))
         self._pending_step = record.step
         try:
-            response = ocp.save_checkpointables_async(str(self.directory / str(record.step)), _split(state))
+            reach("checkpoint.begin")
+            if not self.directory.is_dir():
+                raise FileNotFoundError(f"{self.directory} has been removed")
+            response = ocp.save_checkpointables_async(str(self._saving(record.step)), _split(state))
         except (OSError, RuntimeError, ValueError) as e:
             self._failed(record.step, e)
             return
@@ -265,37 +299,53 @@ class Store:
         )
 
     def _seal(self, record: Record, response: Any) -> None:
-        """In the background: the files to the disk, then the record, then the old steps away."""
-        folder = self.directory / str(record.step)
+        """In the background: the files to the disk, the record, the name; then the old steps away."""
+        folder = self._saving(record.step)
         try:
             response.result()
+            reach("checkpoint.arrays")
             if jax.process_index() != 0:
                 return
             entries = sorted(folder.rglob("*"))
             files = {
-                entry.relative_to(folder).as_posix(): (entry.stat().st_size, _digest(entry))
+                entry.relative_to(folder).as_posix(): (entry.stat().st_size, records.digest_of(entry))
                 for entry in entries
                 if entry.is_file()
             }
             for entry in [*entries, folder, self.directory]:
+                reach("checkpoint.sync")
                 sync(entry)
-            record = dataclasses.replace(record, files=files)
-            write_atomically(
-                self.directory / f"{record.step}.json", json.dumps(dataclasses.asdict(record)) + "\n"
-            )
+            reach("checkpoint.record")
+            records.write(self._record(record.step), dataclasses.replace(record, files=files))
+            reach("checkpoint.commit")
+            folder.rename(self._folder(record.step))
+            sync(self.directory)
+            reach("checkpoint.committed")
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # a retry finds the place free
+            if folder.exists():  # a retry finds the place free
+                self._record(record.step).unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         self._prune()
 
+    def _saving(self, step: int) -> Path:
+        return self.directory / f"saving-{step}"
+
     def _prune(self) -> None:
-        records = self.records()
-        best = sorted((r for r in records if r.validation_loss is not None), key=_loss)
-        keep = {r.step for r in [*records[-self._policy.keep_last :], *best[: self._policy.keep_best]]}
-        for record in records:
-            if record.step not in keep:
-                (self.directory / f"{record.step}.json").unlink()
-                shutil.rmtree(self.directory / str(record.step), ignore_errors=True)
+        there = self.records()
+        best = sorted((r for r in there if r.validation_loss is not None), key=_loss)
+        keep = {r.step for r in [*there[-self._policy.keep_last :], *best[: self._policy.keep_best]]}
+        for record in there:
+            if record.step in keep:
+                continue
+            with unpinned(self._record(record.step)) as free:  # else it is its turn after the next save
+                if free:
+                    reach("checkpoint.prune")
+                    gone = self.directory / f"deleting-{record.step}"
+                    self._folder(record.step).rename(gone)
+                    reach("checkpoint.pruning")
+                    self._record(record.step).unlink()
+                    shutil.rmtree(gone, ignore_errors=True)
 
     # ---- reading ----
 
@@ -313,7 +363,8 @@ class Store:
         from orbax.checkpoint import v1 as ocp
 
         self._compare(record, _signature(paths(abstract)), record.arrays)
-        loaded = ocp.load_checkpointables(str(self.directory / str(record.step)), _split(abstract))
+        reach("restore.begin")
+        loaded = ocp.load_checkpointables(str(self._folder(record.step)), _split(abstract))
         flat = paths(loaded["params"], "params/") | loaded["rest"]
         return jax.tree.unflatten(jax.tree.structure(abstract), [flat[path] for path in paths(abstract)])
 
@@ -323,7 +374,7 @@ class Store:
 
         saved = {path: kind for path, kind in record.arrays.items() if path.startswith("params/")}
         self._compare(record, _signature(paths(abstract, "params/")), saved)
-        loaded = ocp.load_checkpointables(str(self.directory / str(record.step)), {"params": abstract})
+        loaded = ocp.load_checkpointables(str(self._folder(record.step)), {"params": abstract})
         return loaded["params"]
 
     def _compare(self, record: Record, wanted: Mapping[str, str], saved: Mapping[str, str]) -> None:
@@ -364,14 +415,6 @@ def _split(state: Any) -> dict[str, Any]:
 
 def _signature(leaves: Mapping[str, Any]) -> dict[str, str]:
     return {path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves.items()}
-
-
-def _digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _cause(error: BaseException) -> str:

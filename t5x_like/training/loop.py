@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool
 from t5x_like.data.batches import Batches
 from t5x_like.data.prefetch import Prefetch, prefetch
 from t5x_like.errors import Exit, UserError
+from t5x_like.failpoints import reach
 from t5x_like.objectives.base import Losses
 from t5x_like.training import partitioning, start
 from t5x_like.training import state as states
@@ -88,6 +89,7 @@ def validate(
     steps = range(batches.num_batches if most is None else min(most, batches.num_batches))
     sums: list[Losses] = []
     for step in steps:
+        reach("validation.batch")
         sums.append(eval_step(params, partitioning.shard_batch(batches(step, rows), mesh)))
         jax.block_until_ready(sums[-2:-1])
     values = mean(jax.device_get(sums), batches.objective.terms)
@@ -179,6 +181,7 @@ class _Loop:
             asked = time.perf_counter()
             _, batch = next(stream)
             waited = time.perf_counter() - asked
+            reach("run.step")
             placed = partitioning.shard_batch(batch, self.setup.mesh)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, sums = train_step(state, placed)

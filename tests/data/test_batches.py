@@ -278,3 +278,13 @@ class Odd(Echo):
 
 def test_what_cannot_be_packed(folder):
     refused("Odd cannot be packed: labels", data(folder, pack=True), Odd(documents="isolated"), 4, 0)
+
+
+def test_batches_that_are_left_out_are_the_only_difference(tmp_path):
+    data = Data(sources=(Source(path=str(dataset(tmp_path / "a").path)),))
+    plain = Batches(data, Echo(), 4, 0)
+    skipping = Batches(data, Echo(), 4, 0, skips=((3, 2), (6, 1)))
+    assert [skipping.number(step) for step in range(7)] == [0, 1, 2, 5, 7, 8, 9]
+    for step in range(7):
+        expected, found = plain(skipping.number(step)), skipping(step)
+        assert all((expected[name] == found[name]).all() for name in expected)

@@ -1,6 +1,8 @@
 """Checkpoints: what is saved comes back to the bit on any mesh, and what is not whole is never taken for one."""
 
 import dataclasses
+import os
+import pathlib
 import shutil
 
 import jax
@@ -144,20 +146,23 @@ def test_what_is_no_checkpoint_is_ignored_and_set_aside(store):
     shutil.copytree(store.directory / "2", store.directory / "6")
     (store.directory / "notes.txt").write_text("mine")
     (store.directory / "9.json").write_text("{ not json")
+    (store.directory / "saving-8").mkdir()  # killed between the record and the name
+    shutil.copy(store.directory / "2.json", store.directory / "8.json")
+    shutil.move(store.directory / "1", store.directory / "deleting-1")  # killed while it was being removed
     record = store.newest_good()
-    assert record.step == 2
+    assert record.step == 2 and store.damaged.keys() == {6, 9}, "and 7 was never one"
     store.sweep(record)
     left = {p.name for p in store.directory.iterdir() if not p.name.startswith("unusable-")}
-    assert left == {"1", "1.json", "2", "2.json", "notes.txt"}
+    assert left == {"2", "2.json", "notes.txt"}
     assert any("/7 is not" in line for line in store.lines)
     save(store, 6, 7)
-    assert [r.step for r in store.records()] == [1, 2, 6, 7]
+    assert [r.step for r in store.records()] == [2, 6, 7]
 
 
 def test_damage_in_any_file_is_noticed_and_the_step_before_is_used(store):
     """F12, F13: Orbax restores flipped bits without a word."""
     save(store, 1, 2)
-    files = [p for p in (store.directory / "2").rglob("*") if p.is_file()]
+    files = [store.directory / "2.json", *(p for p in (store.directory / "2").rglob("*") if p.is_file())]
     assert any("ocdbt" in str(f) for f in files)
     for path in files:
         content = path.read_bytes()
@@ -165,6 +170,9 @@ def test_damage_in_any_file_is_noticed_and_the_step_before_is_used(store):
             middle = len(content) // 2
             path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
             assert store.newest_good().step == 1, path
+            for cut in (content[:middle], b""):
+                path.write_bytes(cut)
+                assert store.newest_good().step == 1, path
         path.unlink()
         assert store.newest_good().step == 1, path
         path.write_bytes(content)
@@ -178,6 +186,63 @@ def test_a_damaged_step_can_be_saved_again(store):
     store.sweep(store.newest_good())
     save(store, 2)
     assert store.newest_good().step == 2
+
+
+def test_sizes_alone_are_a_cheaper_check(store):
+    save(store, 1, 2)
+    path = next(p for p in (store.directory / "2").rglob("*") if p.is_file() and p.stat().st_size > 9)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    quick = Store(store.directory, say=store.lines.append, verify="size")
+    assert quick.newest_good().step == 2 and store.newest_good().step == 1
+    path.write_bytes(content[:-1])
+    assert quick.newest_good().step == 1
+
+
+def test_what_a_reader_has_found_is_not_pruned_under_it(tmp_path):
+    """F35, with a reader of another process standing in for itself: locks belong to open files."""
+    store, reader = Store(tmp_path, Checkpoints(keep_last=1, keep_best=0)), Store(tmp_path)
+    save(store, 1)
+    record = reader.find("latest")
+    save(store, 2, 3)
+    assert [r.step for r in store.records()] == [1, 3]
+    same(reader.restore(record, abstract(state())), state(1, seed=1))
+    reader.close()
+    save(store, 4)
+    assert [r.step for r in store.records()] == [4]
+
+
+def test_everything_is_on_the_disk_before_it_is_named(tmp_path, monkeypatch):
+    """F14: what a power cut would leave is what was synced: every file and folder, the record, then the name."""
+    synced = []
+    fsync = os.fsync
+
+    def record(descriptor):
+        synced.append(pathlib.Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    store = Store(tmp_path)
+    save(store, 1)
+    saving = tmp_path / "saving-1"
+    entries = {saving, *(saving / p.relative_to(tmp_path / "1") for p in (tmp_path / "1").rglob("*"))}
+    sealed = synced.index(tmp_path / ".1.json.tmp")
+    assert entries <= set(synced[:sealed]), entries - set(synced[:sealed])
+    assert synced[sealed + 1 :] == [tmp_path, tmp_path], "the record's name, then the folder's"
+
+
+def test_a_link_is_no_checkpoint(store):
+    """S06."""
+    save(store, 1, 2)
+    shutil.move(store.directory / "2", store.directory.parent / "elsewhere")
+    (store.directory / "2").symlink_to(store.directory.parent / "elsewhere")
+    assert store.newest_good().step == 1 and "is a link" in store.damaged[2]
+
+
+def test_the_folder_removed_under_a_run_is_told(store):
+    shutil.rmtree(store.directory)
+    save(store, 1)
+    assert "has been removed" in store.lines[-1] and not store.directory.exists()
 
 
 def test_nothing_intact_is_an_error(store):

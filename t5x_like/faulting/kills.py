@@ -1,0 +1,127 @@
+"""F01, F02, F36: ended at once, at random moments and at every stage of a save."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from t5x_like.errors import Exit
+from t5x_like.failpoints import PLACES
+from t5x_like.faulting import tiny, trials
+from t5x_like.faulting.report import Outcome, judged
+from t5x_like.faulting.trials import Bench
+from t5x_like.training.checkpoints import Checkpoints
+from t5x_like.training.run import Run
+
+CHAIN = 10
+"""Kills in one run directory, each followed by the same command, before the run is let through and compared."""
+
+
+def random_kills(bench: Bench, kills: int, seed: int = 0) -> Outcome:
+    """kill -9 at random moments: of starting, compiling, restoring, training, validating, saving, pruning.
+
+    Every start must go on from the newest checkpoint that was complete when the process before was killed; and the
+    losses of every step and the final state must be those of a run that was not disturbed, to the bit.
+    """
+    run = tiny.make(bench.data, steps=60)
+    reference, rng = bench.reference(run), random.Random(seed)
+    failures: list[str] = []
+    done = in_save = lost = chains = 0
+    while done < kills and len(failures) < 3:
+        workdir, before, starts = bench.new("kills"), 0, 0
+        chains += 1
+        for _ in range(min(CHAIN, kills - done)):
+            killed = _kill_once(bench, run, workdir, rng)
+            done += killed
+            if trouble := _went_on(workdir, before, starts):
+                failures.append(f"{workdir.name}: {trouble}")
+            if not killed:
+                break
+            in_save += trials.saving(workdir)
+            before, starts = max(trials.sealed(workdir), default=0), len(_starts(workdir))
+            lost = max(lost, _reached(workdir) - before)
+        code, log = bench.finish(run, workdir)
+        if code != Exit.DONE:
+            failures.append(f"{workdir.name}: exit code {code}: {log.strip().splitlines()[-1]}")
+        elif trouble := _went_on(workdir, before, starts) or trials.differences(reference, workdir):
+            failures.append(f"{workdir.name}: {trouble}")
+    return judged(
+        f"kill -9 at {done} random moments of {chains} runs, {in_save} of them inside a save",
+        f"every one resumed from the newest complete checkpoint; losses of all steps and final states bit-equal to "
+        f"the undisturbed run; at most {lost} steps done again, with a save every {tiny.EVERY}",
+        failures,
+        kills=done, inside_a_save=in_save, runs=chains, most_steps_again=lost,
+    )  # fmt: skip
+
+
+def _kill_once(bench: Bench, run: Run, workdir: Path, rng: random.Random) -> bool:
+    """Starts the command and kills it at a random moment; False where it had ended before."""
+    lines = _lines(workdir)
+    with bench.start(run, workdir) as process:
+        if rng.random() < 0.75:
+            further = rng.randint(1, 9)
+            process.until(lambda: _lines(workdir) >= lines + further)
+            time.sleep(rng.uniform(0, 0.25))
+        else:  # somewhere on the way to the first step
+            time.sleep(rng.uniform(0, 4))
+        trials.kill(process)
+        return "done:" not in process.log
+
+
+def _lines(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _reached(workdir: Path) -> int:
+    """The last step that a run has told of."""
+    return max((line[0] for line in trials.figures(workdir)), default=0) if _lines(workdir) else 0
+
+
+def _starts(workdir: Path) -> list[int]:
+    """The steps that the starts of a run so far began at, as far as they came to beginning."""
+    if not (workdir / "events.jsonl").exists():
+        return []
+    return [e["step"] for e in trials.events(workdir) if e["event"] in ("started", "resumed")]
+
+
+def _went_on(workdir: Path, newest: int, starts: int) -> str:
+    """How the start behind the first `starts` ones went wrong: it must have begun at step `newest` or later."""
+    for step in _starts(workdir)[starts:]:
+        if step < newest:
+            return f"went on from step {step}, where checkpoint {newest} was complete"
+    return ""
+
+
+def failpoints(bench: Bench, places: list[str] | None = None) -> Outcome:
+    """Ended at once at every named place, twice where it is visited often; then the same command."""
+    run = tiny.make(bench.data, steps=12, checkpoints=Checkpoints(every=tiny.EVERY, keep_last=2))
+    reference, failures, tried = bench.reference(run), [], 0
+    for place in places or [p for p in PLACES if p not in ("data.worker", "restore.begin")]:
+        for visit in (1, 3) if place.startswith("checkpoint.") else (1,):
+            workdir = bench.new(f"{place}-{visit}")
+            code, log = bench.finish(run, workdir, fault=f"{place}:{visit}")
+            tried += 1
+            if code != 137:
+                failures.append(f"{place}:{visit} was not reached: exit code {code}: {log[-300:]}")
+                continue
+            before, starts = max(trials.sealed(workdir), default=0), len(_starts(workdir))
+            code, log = bench.finish(run, workdir)
+            if code != Exit.DONE:
+                failures.append(f"{place}:{visit}: exit code {code}: {log[-300:]}")
+            elif trouble := _went_on(workdir, before, starts) or trials.differences(reference, workdir):
+                failures.append(f"{place}:{visit}: {trouble}")
+    return judged(
+        f"ended at {tried} named moments of starting, stepping, validating, saving, sealing, pruning",
+        "each time the newest complete checkpoint was restored, the end bit-equal, nothing left over",
+        failures,
+        tried=tried,
+    )
+
+
+def pruning(bench: Bench) -> Outcome:
+    """F36: ended between un-naming an old checkpoint and deleting it."""
+    row = failpoints(bench, ["checkpoint.prune", "checkpoint.pruning"])
+    return judged("ended before and in the middle of removing an old checkpoint", row.outcome,
+                  row.figures.get("failures", []))  # fmt: skip

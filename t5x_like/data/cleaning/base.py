@@ -11,6 +11,7 @@ import dataclasses
 from typing import ClassVar, Protocol
 
 from t5x_like.data.documents import Document
+from t5x_like.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,3 +37,18 @@ class Rule(Protocol):
     def __call__(self, document: Document, /) -> Document | Rejection:
         """The document, changed or as it was, or why it is left out. Never raises because of what it is given."""
         ...
+
+
+def at_least(rule: Rule, field: str, least: float) -> None:
+    """Raises `UserError` where a number of a rule is too small."""
+    if (value := getattr(rule, field)) < least:
+        raise UserError(f"{field} of {rule.name} is {value}, expected at least {least}", where=field)
+
+
+def in_unit(rule: Rule, *fields: str) -> None:
+    """Raises `UserError` where a share of a rule is not between 0 and 1."""
+    for field in fields:
+        if not 0 <= getattr(rule, field) <= 1:
+            raise UserError(
+                f"{field} of {rule.name} is {getattr(rule, field)}, expected a share between 0 and 1", where=field
+            )

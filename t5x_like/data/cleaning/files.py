@@ -1,0 +1,81 @@
+"""Lists that rules read: words, addresses, evaluation texts. Read once a process, by name."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import fsspec
+
+from t5x_like.data.compression import SUFFIXES, Damaged, chunks
+from t5x_like.errors import Exit, UserError
+
+MAX_BYTES = 4 << 30
+
+
+def names(pattern: str, where: str) -> tuple[str, ...]:
+    """The files of a name with wildcards, or of a folder, sorted; local or behind any fsspec address.
+
+    Raises:
+      UserError: there is none.
+    """
+    fs, path = fsspec.core.url_to_fs(pattern)
+    try:
+        if any(mark in path for mark in "*?["):
+            found = [name for name in fs.glob(path) if fs.isfile(name)]
+        elif fs.isdir(path):
+            found = fs.find(path)
+        else:
+            found = [path] if fs.exists(path) else []
+    except OSError as error:
+        raise UserError(f"cannot be read: {pattern} ({error})", where=where, code=Exit.IO_ERROR) from None
+    if not found:
+        raise UserError(f"no such file: {pattern}", where=where, code=Exit.BAD_DATA)
+    return tuple(fs.unstrip_protocol(name) for name in sorted(map(str, found)))
+
+
+def lines(name: str, where: str) -> Iterator[str]:
+    """The lines of a UTF-8 file, plain or compressed (.gz, .zst, .xz), stripped; empty ones are left out.
+
+    Raises:
+      UserError: the file cannot be read, is damaged, is no UTF-8, or is larger than `MAX_BYTES`.
+    """
+    compression = next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+    rest, number, size = b"", 0, 0
+    try:
+        with fsspec.open(name, "rb") as file:
+            for chunk in chunks(file, compression):
+                size += len(chunk)
+                if size > MAX_BYTES:
+                    raise UserError(f"{name} is larger than {MAX_BYTES} bytes", where=where, code=Exit.BAD_DATA)
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    number += 1
+                    if text := line.decode().strip():
+                        yield text
+        if text := rest.decode().strip():
+            yield text
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"line {number} is not UTF-8: {error.reason}", where=f"{where}: {name}", code=Exit.BAD_DATA
+        ) from None
+    except (OSError, Damaged) as error:
+        raise UserError(f"cannot be read: {error}", where=f"{where}: {name}", code=Exit.IO_ERROR) from None
+
+
+def read_json(name: str, where: str) -> Any:
+    """The content of a JSON file."""
+    try:
+        return json.loads("\n".join(lines(name, where)))
+    except json.JSONDecodeError as error:
+        raise UserError(f"is no JSON: {error}", where=f"{where}: {name}", code=Exit.BAD_DATA) from None
+
+
+@functools.cache
+def bad_words() -> dict[str, tuple[str, ...]]:
+    """The list of lists/README.md: language -> words."""
+    text = (resources.files("t5x_like.data.cleaning") / "lists" / "ldnoobw.json").read_text(encoding="utf-8")
+    return {language: tuple(words) for language, words in json.loads(text).items()}

@@ -136,13 +136,17 @@ def _domain(url: str) -> tuple[str, str]:
 def _domains(name: str) -> dict[str, object]:
     found = files.read_json(name, "domains")
     if not isinstance(found, dict):
-        raise UserError("expected an object of domain -> subdomains", where=f"domains: {name}", code=Exit.BAD_DATA)
+        raise UserError(
+            "expected an object of domain -> subdomains", where=f"domains: {name}", code=Exit.BAD_DATA
+        )
     return found
 
 
 @functools.cache
 def _addresses(pattern: str) -> UInt64[np.ndarray, "N"]:
-    hashes = (_hash(line) for name in files.names(pattern, "addresses") for line in files.lines(name, "addresses"))
+    hashes = (
+        _hash(line) for name in files.names(pattern, "addresses") for line in files.lines(name, "addresses")
+    )
     return np.unique(np.fromiter(hashes, np.uint64))
 
 

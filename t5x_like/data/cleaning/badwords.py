@@ -113,7 +113,8 @@ def _matchers(lists: str, language: str) -> dict[str, _Matcher]:
     elif lists.endswith((".json", ".json.gz")):
         found = files.read_json(lists, "lists")
         if not isinstance(found, dict) or not all(
-            isinstance(words, list) and all(isinstance(word, str) for word in words) for words in found.values()
+            isinstance(words, list) and all(isinstance(word, str) for word in words)
+            for words in found.values()
         ):
             raise UserError(
                 "expected an object of language -> list of words", where=f"lists: {lists}", code=Exit.BAD_DATA

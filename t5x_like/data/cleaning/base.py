@@ -50,5 +50,6 @@ def in_unit(rule: Rule, *fields: str) -> None:
     for field in fields:
         if not 0 <= getattr(rule, field) <= 1:
             raise UserError(
-                f"{field} of {rule.name} is {getattr(rule, field)}, expected a share between 0 and 1", where=field
+                f"{field} of {rule.name} is {getattr(rule, field)}, expected a share between 0 and 1",
+                where=field,
             )

@@ -16,7 +16,14 @@ from t5x_like.data.cleaning.punkt import count_sentences, has_sentences
 from t5x_like.data.documents import Document
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+POLICIES = (
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

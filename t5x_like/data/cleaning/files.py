@@ -6,7 +6,8 @@ import functools
 import json
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
 
 import fsspec
 
@@ -43,14 +44,16 @@ def lines(name: str, where: str) -> Iterator[str]:
     Raises:
       UserError: the file cannot be read, is damaged, is no UTF-8, or is larger than `MAX_BYTES`.
     """
-    compression = next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+    compression = SUFFIXES.get(PurePosixPath(name).suffix)
     rest, number, size = b"", 0, 0
     try:
         with fsspec.open(name, "rb") as file:
-            for chunk in chunks(file, compression):
+            for chunk in chunks(cast(IO[bytes], file), compression):
                 size += len(chunk)
                 if size > MAX_BYTES:
-                    raise UserError(f"{name} is larger than {MAX_BYTES} bytes", where=where, code=Exit.BAD_DATA)
+                    raise UserError(
+                        f"{name} is larger than {MAX_BYTES} bytes", where=where, code=Exit.BAD_DATA
+                    )
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
                     number += 1

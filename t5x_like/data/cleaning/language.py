@@ -125,7 +125,9 @@ class FastText:
         language = max(self.languages, key=lambda name: labels.get(name, 0.0))
         probability = labels.get(language, 0.0)
         if probability > self.min_probability:
-            return dataclasses.replace(document, language=language, language_probability=min(probability, 1.0))
+            return dataclasses.replace(
+                document, language=language, language_probability=min(probability, 1.0)
+            )
         best = max(labels, key=lambda name: labels[name])
         reason = "low_confidence" if best in self.languages else "other_language"
         return Rejection(self.name, reason, f"{best} {labels[best]:.4f}")

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import xxhash
 
 import t5x_like
 from t5x_like import typed
+from t5x_like.data.cleaning.addresses import BlockedURLs, ListedURLs, RealNewsDomains
+from t5x_like.data.cleaning.badwords import BadWords
 from t5x_like.data.cleaning.base import Rule
+from t5x_like.data.cleaning.c4 import C4Clean, LongLines, MaxLength, MinSentences
+from t5x_like.data.cleaning.language import CLD3, FastText, LangDetect
 from t5x_like.data.dedup.base import Comparison
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateTexts, DuplicateURLs
 from t5x_like.data.dedup.near import NearDuplicates
@@ -21,7 +25,20 @@ from t5x_like.data.dedup.spans import DuplicateSpans
 from t5x_like.errors import UserError
 
 AnyComparison = DuplicateURLs | DuplicateTexts | DuplicateLines | DuplicateSpans | NearDuplicates
-Step = AnyComparison  # | AnyRule: the rules of data/cleaning/
+AnyRule = (
+    MaxLength
+    | C4Clean
+    | MinSentences
+    | LongLines
+    | BadWords
+    | RealNewsDomains
+    | ListedURLs
+    | BlockedURLs
+    | LangDetect
+    | CLD3
+    | FastText
+)
+Step = AnyRule | AnyComparison
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +109,6 @@ def stages(recipe: Corpus) -> tuple[Stage, ...]:
     return (*found, Stage(first, tuple(rules), None))
 
 
-def is_comparison(step: Any) -> bool:
+def is_comparison(step: Any) -> TypeGuard[Comparison]:
     """Whether a step compares documents, or is a rule for each alone."""
     return hasattr(step, "rounds")

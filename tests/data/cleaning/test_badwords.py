@@ -15,7 +15,9 @@ from t5x_like.data.cleaning.badwords import _ALLOWED, BadWords
 from t5x_like.data.documents import Document
 from t5x_like.errors import UserError
 
-LISTS = {language: set(words) - _ALLOWED.get(language, set()) for language, words in files.bad_words().items()}
+LISTS = {
+    language: set(words) - _ALLOWED.get(language, set()) for language, words in files.bad_words().items()
+}
 FILTERS = {share: tfds_c4.c4_utils.get_badwords_filter_fn(LISTS, share) for share in (1.0, 0.999, 0.5, 0.0)}
 LANGUAGES = ("en", "en-Latn", "ja", "th", "zh", "fr", "de", "fil", "xx", "und")
 
@@ -39,15 +41,24 @@ def test_every_word_of_the_list_alone_and_in_text(language):
     rejected = 0
     words = [word for word in files.bad_words()[language] if word == word.lower()]
     for word in files.bad_words()[language]:
-        for text in (word, f"A {word}, B", f"x{word}", f"{word}y", f"_{word}_", f"1{word}", f"({word})\n", word.upper()):
+        for text in (
+            word,
+            f"A {word}, B",
+            f"x{word}",
+            f"{word}y",
+            f"_{word}_",
+            f"1{word}",
+            f"({word})\n",
+            word.upper(),
+        ):
             rejected += not _same(Document(text, f"http://e.org/{word}", language=language))
     assert rejected >= 3 * len(set(words) & LISTS[language])
 
 
 _words = st.sampled_from(sorted(word for words in LISTS.values() for word in words))
-_texts = st.lists(_words | st.sampled_from([" ", "\n", "a", "_", "é", "日", "'", "-", "1"]) | st.text(max_size=3)).map(
-    "".join
-)
+_texts = st.lists(
+    _words | st.sampled_from([" ", "\n", "a", "_", "é", "日", "'", "-", "1"]) | st.text(max_size=3)
+).map("".join)
 
 
 @settings(max_examples=200, deadline=None)
@@ -57,14 +68,17 @@ def test_any_text_of_any_language(text, language, url):
 
 
 def test_prose():
-    kept = [_same(Document(text, str(number), language="en")) for number, text in enumerate(web_pages.prose(30))]
+    kept = [
+        _same(Document(text, str(number), language="en")) for number, text in enumerate(web_pages.prose(30))
+    ]
     assert 0 < sum(kept) < len(kept)
 
 
 def test_a_share_of_the_pages_passes_by_their_address():
     page = Document("porn", language="en")
     kept = [
-        isinstance(BadWords(share=0.9)(dataclasses.replace(page, url=str(number))), Document) for number in range(2000)
+        isinstance(BadWords(share=0.9)(dataclasses.replace(page, url=str(number))), Document)
+        for number in range(2000)
     ]
     assert 150 < sum(kept) < 250  # 10 % of 2000, four standard deviations
 

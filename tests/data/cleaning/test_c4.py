@@ -64,7 +64,11 @@ def test_three_sentences_after_deduplication_as_the_reference_counts_them(text):
 @settings(max_examples=300, deadline=None)
 @given(web_pages.pages)
 def test_long_lines_as_the_reference_has_them(text):
-    for document in (Document(text), Document(text * 40), Document(f"{text}\n{'x' * 200}\n{'y' * 199}\n" + text * 9)):
+    for document in (
+        Document(text),
+        Document(text * 40),
+        Document(f"{text}\n{'x' * 200}\n{'y' * 199}\n" + text * 9),
+    ):
         with tfds_c4.reference():
             kept = tfds_c4.c4_utils.paragraph_filter(tfds_c4.page(document))
         assert isinstance(LongLines()(document), Document) == kept
@@ -72,7 +76,13 @@ def test_long_lines_as_the_reference_has_them(text):
 
 @pytest.mark.parametrize(
     ("lines", "kept"),
-    [([200, 200, 200], True), ([200, 200, 199], False), ([900, 900], False), ([200, 1, 200, 2, 200], True), ([], False)],
+    [
+        ([200, 200, 200], True),
+        ([200, 200, 199], False),
+        ([900, 900], False),
+        ([200, 1, 200, 2, 200], True),
+        ([], False),
+    ],
 )
 def test_it_is_the_third_longest_line_that_counts(lines, kept):
     document = Document("\n".join("x" * length for length in lines))

@@ -36,7 +36,11 @@ TEXTS = (*GREETINGS.values(), *MIXED)
 def _detect_english(document: Document) -> tuple[str, str]:
     with tfds_c4.reference() as counted:
         pages = list(tfds_c4.c4_utils.detect_english(tfds_c4.page(document)))
-    return ("", pages[0].text) if pages else (next(tfds_c4.REASONS[c] for c in counted if c in tfds_c4.REASONS), "")
+    return (
+        ("", pages[0].text)
+        if pages
+        else (next(tfds_c4.REASONS[c] for c in counted if c in tfds_c4.REASONS), "")
+    )
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *web_pages.LINES])
@@ -67,7 +71,9 @@ def test_languages_of_mc4_as_the_reference_detects_them(text):
     ours = rule(Document(text))
     assert ours.language == (found.language if known else "und")
     strict = CLD3(languages=("sw",), keep_unknown=False)(Document(text))
-    assert strict.reason == ("other_language" if known else "low_confidence" if found.is_reliable else "no_language")
+    assert strict.reason == (
+        "other_language" if known else "low_confidence" if found.is_reliable else "no_language"
+    )
 
 
 def test_mc4_has_its_languages():
@@ -80,6 +86,8 @@ def test_mc4_has_its_languages():
 def test_fasttext_knows_what_it_reads(language):
     pytest.importorskip("fasttext")
     found = FastText(languages=(language,), min_probability=0.5)(Document(GREETINGS[language]))
-    assert isinstance(found, Document) and found.language == language and 0.5 < found.language_probability <= 1
+    assert (
+        isinstance(found, Document) and found.language == language and 0.5 < found.language_probability <= 1
+    )
     other = FastText(languages=("sw",))(Document(GREETINGS[language]))
     assert other.reason == "other_language" and other.detail.startswith(language)

@@ -12,12 +12,82 @@ from hypothesis import strategies as st
 from t5x_like.data.cleaning.punkt import _model, _sentences, count_sentences, has_sentences
 
 WORDS = (
-    *("Mr", "U.S", "J", "1990", "the", "The", "He", "said", "i.e", "etc", "a", "B", "3.14", "-7", "well-adm", "St"),
-    *("“Hi", "été", "日本", "Number", "W.Va", "Inc", "Jan", "magnin", "I", "Toussie", " ", "\n", ". . .", "ǅ"),
+    *(
+        "Mr",
+        "U.S",
+        "J",
+        "1990",
+        "the",
+        "The",
+        "He",
+        "said",
+        "i.e",
+        "etc",
+        "a",
+        "B",
+        "3.14",
+        "-7",
+        "well-adm",
+        "St",
+    ),
+    *(
+        "“Hi",
+        "été",
+        "日本",
+        "Number",
+        "W.Va",
+        "Inc",
+        "Jan",
+        "magnin",
+        "I",
+        "Toussie",
+        " ",
+        "\n",
+        ". . .",
+        "ǅ",
+    ),
 )
 MARKS = (
-    *(".", "?", "!", "...", "..", "?!", "!!!", ".)", '."', '")', "'", ".'", "--", "-", ",", ";", ":", ". . ."),
-    *("(", "[", "{", "}", "]", "”", ". \n", "\n\n", "\t", "\u2028", "\xa0", "  ", "@", "&", "*", "`", ".--", '?" '),
+    *(
+        ".",
+        "?",
+        "!",
+        "...",
+        "..",
+        "?!",
+        "!!!",
+        ".)",
+        '."',
+        '")',
+        "'",
+        ".'",
+        "--",
+        "-",
+        ",",
+        ";",
+        ":",
+        ". . .",
+    ),
+    *(
+        "(",
+        "[",
+        "{",
+        "}",
+        "]",
+        "”",
+        ". \n",
+        "\n\n",
+        "\t",
+        "\u2028",
+        "\xa0",
+        "  ",
+        "@",
+        "&",
+        "*",
+        "`",
+        ".--",
+        '?" ',
+    ),
 )
 _texts = st.lists(st.sampled_from(WORDS) | st.sampled_from(MARKS) | st.just(" "), max_size=30).map("".join)
 
@@ -41,7 +111,9 @@ def test_any_text(text):
 def test_mixtures_of_words_and_marks():
     draw = random.Random(0)
     for _ in range(3000):
-        pairs = (draw.choice(WORDS) + draw.choice((*MARKS, "", "")) + draw.choice((" ", "")) for _ in range(8))
+        pairs = (
+            draw.choice(WORDS) + draw.choice((*MARKS, "", "")) + draw.choice((" ", "")) for _ in range(8)
+        )
         _check("".join(pairs))
 
 

@@ -52,7 +52,9 @@ def reference() -> Iterator[list[str]]:
     with (
         mock.patch.object(c4_utils, "tf", text),
         mock.patch.object(
-            c4_utils, "get_counter_inc_fn", lambda namespace: lambda counter, amount=1: counted.append(counter)
+            c4_utils,
+            "get_counter_inc_fn",
+            lambda namespace: lambda counter, amount=1: counted.append(counter),
         ),
         mock.patch.object(c4_utils, "_SENTENCE_TOKENIZER", _TOKENIZER),
     ):

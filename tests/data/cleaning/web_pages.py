@@ -56,15 +56,74 @@ LINES = (
     "mixed\tspaces \xa0and\u3000ideographic ones are still five words.",
 )
 PIECES = (
-    *("the", "Fox", "jumps", "over", "lazy", "dog", "a", "U.S", "Mr", "1984", "J", "etc", "ÉTÉ", "日本語", "{", "}"),
-    *("lorem", "ipsum", "Lorem ipsum", "javascript", "JavaScript", "cookies", "uses cookies", "Terms of Use", "[1]"),
-    *("[edit]", "[citation needed]", "[]", "[١]", "use", "cookie policy", "o" * 1001, "o" * 1000, "java", "script"),
+    *(
+        "the",
+        "Fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dog",
+        "a",
+        "U.S",
+        "Mr",
+        "1984",
+        "J",
+        "etc",
+        "ÉTÉ",
+        "日本語",
+        "{",
+        "}",
+    ),
+    *(
+        "lorem",
+        "ipsum",
+        "Lorem ipsum",
+        "javascript",
+        "JavaScript",
+        "cookies",
+        "uses cookies",
+        "Terms of Use",
+        "[1]",
+    ),
+    *(
+        "[edit]",
+        "[citation needed]",
+        "[]",
+        "[١]",
+        "use",
+        "cookie policy",
+        "o" * 1001,
+        "o" * 1000,
+        "java",
+        "script",
+    ),
 )
-ENDS = (".", "!", "?", '"', "...", "”", "…", ":", "", ".)", ". ", '."', "!!!", " .", "[3]", ".[4]", ". [5]", "'")
+ENDS = (
+    ".",
+    "!",
+    "?",
+    '"',
+    "...",
+    "”",
+    "…",
+    ":",
+    "",
+    ".)",
+    ". ",
+    '."',
+    "!!!",
+    " .",
+    "[3]",
+    ".[4]",
+    ". [5]",
+    "'",
+)
 BREAKS = ("\n", "\n\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", " \n ", "\t\n")
 
 _line = st.builds(
-    lambda words, end: " ".join(words) + end, st.lists(st.sampled_from(PIECES), max_size=9), st.sampled_from(ENDS)
+    lambda words, end: " ".join(words) + end,
+    st.lists(st.sampled_from(PIECES), max_size=9),
+    st.sampled_from(ENDS),
 )
 _any_line = st.sampled_from(LINES) | _line | st.text(max_size=40)
 pages = st.lists(st.tuples(_any_line, st.sampled_from(BREAKS)), max_size=9).map(
@@ -75,15 +134,23 @@ pages = st.lists(st.tuples(_any_line, st.sampled_from(BREAKS)), max_size=9).map(
 def synthetic(count: int = 400) -> list[str]:
     """Every line alone, among good ones before and behind, and mixtures of lines; the same on every machine."""
     draw = random.Random(0)
-    alone = ["\n".join((*before, line, *after)) for line in LINES for before, after in (((), ()), (GOOD, ()), ((), GOOD))]
+    alone = [
+        "\n".join((*before, line, *after))
+        for line in LINES
+        for before, after in (((), ()), (GOOD, ()), ((), GOOD))
+    ]
     mixed = ["\n".join(draw.choices(LINES, k=draw.randrange(1, 8))) for _ in range(count)]
-    broken = ["".join(line + draw.choice(BREAKS) for line in draw.choices(LINES, k=5)) for _ in range(count // 4)]
+    broken = [
+        "".join(line + draw.choice(BREAKS) for line in draw.choices(LINES, k=5)) for _ in range(count // 4)
+    ]
     return [*alone, *mixed, *broken]
 
 
 def prose(count: int) -> list[str]:
     """Documents of the embedded corpus, cut short."""
-    packed = (resources.files("t5x_like") / "data" / "corpora" / "public_domain_english.jsonl.xz").read_bytes()
+    packed = (
+        resources.files("t5x_like") / "data" / "corpora" / "public_domain_english.jsonl.xz"
+    ).read_bytes()
     lines = lzma.decompress(packed).decode().splitlines()
     return [json.loads(line)["text"][:20_000] for line in lines[:: len(lines) // count]]
 

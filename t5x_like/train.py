@@ -54,6 +54,23 @@ _CPU_DEVICES = flags.DEFINE_integer(
     lower_bound=1,
     flag_values=FLAGS,
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "off"],
+    "join the other processes of a TPU slice, GKE or SLURM job, or stay alone",
+    flag_values=FLAGS,
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "host:port of process 0, where nothing tells it; with the two below",
+    flag_values=FLAGS,
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "of this run", lower_bound=1, flag_values=FLAGS)
+_PROCESS = flags.DEFINE_integer(
+    "process_id", None, "which of them this is, from 0", lower_bound=0, flag_values=FLAGS
+)
 
 
 def main(argv: list[str]) -> int:
@@ -63,6 +80,10 @@ def main(argv: list[str]) -> int:
         raise UserError("which configuration?", where="--config", help="--config=t5/tiny, for example")
     cli.split_cpu(_CPU_DEVICES.value)
     from t5x_like import config
+    from t5x_like.training import distributed
+
+    if not _PRINT_CONFIG.value:
+        distributed.connect(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
     overrides = list(_SET.value)
     if _DATA.value is not None:
@@ -79,7 +100,11 @@ def main(argv: list[str]) -> int:
     from t5x_like.training import loop
 
     cli.keep_compiled_programs()
-    return loop.train(run, _WORKDIR.value, fresh=_FRESH.value)
+    try:
+        return loop.train(run, _WORKDIR.value, fresh=_FRESH.value)
+    except Exception as e:
+        distributed.leave(e)
+        raise
 
 
 if __name__ == "__main__":

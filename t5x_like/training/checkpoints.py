@@ -26,7 +26,7 @@ import jax
 
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
-from t5x_like.training import records
+from t5x_like.training import distributed, records
 from t5x_like.training.pins import pin, unpinned
 from t5x_like.training.records import Record, Verify
 from t5x_like.training.run_dir import sync
@@ -251,41 +251,51 @@ class Store:
         from orbax.checkpoint import v1 as ocp
 
         self.wait()
-        if any(r.step == record.step for r in self.records()):
+        if distributed.from_first(lambda: any(r.step == record.step for r in self.records())):
             return
         if jax.process_index() == 0:
             self._remove_unfinished()
         record = dataclasses.replace(record, saved=time.time(), arrays=_signature(paths(state)))
         self._pending_step = record.step
         try:
-            reach("checkpoint.begin")
-            if not self.directory.is_dir():
-                raise FileNotFoundError(f"{self.directory} has been removed")
+            with distributed.together():  # Orbax waits for the processes, so all of them enter it, or none
+                reach("checkpoint.begin")
+                if not self.directory.is_dir():
+                    raise FileNotFoundError(f"{self.directory} has been removed")
             response = ocp.save_checkpointables_async(str(self._saving(record.step)), _split(state))
-        except (OSError, RuntimeError, ValueError) as e:
-            self._failed(record.step, e)
+        except (OSError, RuntimeError, ValueError, UserError) as e:
+            self._failed(record.step, _cause(e))
             return
         self._pending = self._worker.submit(self._seal, record, response)
 
     def poll(self) -> None:
-        """Looks whether the save under way has finished: sets `saved`, or tells of the failure as `save` does."""
+        """Looks whether the save under way has finished: sets `saved`, or tells of the failure as `save` does.
+
+        Of several processes the first learns of its success; a failure all learn of in `wait`.
+        """
         if self._pending is None or not self._pending.done():
             return
-        pending, self._pending = self._pending, None
-        if error := pending.exception():
-            self._failed(self._pending_step, error)
-        else:
-            self._failures, self.saved = 0, self._pending_step
+        if jax.process_count() == 1:
+            self.wait()
+        elif jax.process_index() == 0 and self._pending.exception() is None:
+            self.saved = self._pending_step
 
     def wait(self) -> None:
         """Waits for the save under way; then as `poll`."""
-        if self._pending is not None:
-            concurrent.futures.wait([self._pending])
-        self.poll()
+        if self._pending is None:
+            return
+        concurrent.futures.wait([self._pending])
+        pending, self._pending = self._pending, None
+        error = pending.exception()
+        reasons = distributed.gather(None if error is None else _cause(error))
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is not None:
+            self._failed(self._pending_step, reason)
+        else:
+            self._failures, self.saved = 0, self._pending_step
 
-    def _failed(self, step: int, error: BaseException) -> None:
+    def _failed(self, step: int, reason: str) -> None:
         self._failures += 1
-        reason = _cause(error)
         if self._failures >= MAX_FAILURES:
             raise UserError(
                 f"{self._failures} checkpoints in a row could not be saved: {reason}",

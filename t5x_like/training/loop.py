@@ -8,13 +8,18 @@
 The host stays one step ahead of the device: after step t has been dispatched it waits for step t - 1, so the device
 never waits for the host, memory does not fill with queued batches, and the clock tells the truth. Metrics are read
 once in `log_every` steps.
+
+Of several processes each feeds its own devices and runs the same loop; the first alone writes, and what one of them
+decides all do at the same step (training/distributed.py).
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import math
+import signal
 import time
 from typing import Any, NoReturn
 
@@ -27,7 +32,7 @@ from t5x_like.data.prefetch import Prefetch, prefetch
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.objectives.base import Losses
-from t5x_like.training import partitioning, start
+from t5x_like.training import distributed, partitioning, start
 from t5x_like.training import state as states
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.interrupts import Interrupts
@@ -56,19 +61,28 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
     Raises:
       UserError: what a person can mend, before anything is compiled wherever that is possible.
     """
-    with open_for_training(workdir, fresh=fresh) as directory, Interrupts() as interrupts:
-        changes = start.agree(run, directory)
+    with (
+        distributed.one_voice(),
+        open_for_training(workdir, fresh=fresh) as directory,
+        Interrupts() as interrupts,
+    ):
+        distributed.same("configuration", start.config_hash(to_json(run)))
+        changes = distributed.from_first(lambda: start.agree(run, directory))
         store = Store(directory.checkpoints, run.checkpoints)
-        record = store.newest_good()
+        found = distributed.from_first(lambda: _fields(store.newest_good()))
+        record = None if found is None else Record(**found)
         if record is not None and record.step >= run.steps:
             print(
                 f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
                 "--set=steps=N goes on to step N; --fresh begins anew"
             )
             return Exit.DONE
-        setup = set_up(run, directory, record)
-        store.sweep(record)
-        print(first_screen(run, setup, directory))
+        with distributed.together():
+            setup = set_up(run, directory, record)
+        with distributed.together():
+            if directory.writes:
+                store.sweep(record)
+                print(first_screen(run, setup, directory))
         for change in changes:
             print(f"changed    {change}")
         loop = _Loop(run, directory, setup, store, interrupts)
@@ -77,7 +91,7 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
             print(f"done: python -m t5x_like.evaluate --workdir={workdir}")
         else:
             step = loop.progress.step
-            print(f"{interrupts.raised}: stopped at step {step} of {run.steps}; the same command continues")
+            print(f"{loop.stopped_by}: stopped at step {step} of {run.steps}; the same command continues")
         return code
 
 
@@ -105,6 +119,8 @@ class _Loop:
         self.stage, self.eta, self.progress = setup.ahead[0], Eta(), Progress(setup.start, run.steps)
         self.metrics = Metrics(directory, setup.start)
         self.validated: tuple[int, float | None] = (-1, None)
+        self.wishes = distributed.Wishes() if jax.process_count() > 1 else None
+        self.stopped_by: str | None = None
         self.told_saved: int | None = None
         store.say = self.progress.say
 
@@ -134,7 +150,7 @@ class _Loop:
                     self.progress.phase(None)
                     self.meter.reset_clock()
                     step, state = self._steps(train_step, step, state, stream)
-                if self.interrupts.raised:
+                if self.stopped_by:
                     break
             assert state is not None
             return self._finish(step, state)
@@ -175,7 +191,7 @@ class _Loop:
     ) -> tuple[int, TrainState]:
         """The loop itself, for one stage; returns the step it came to, and its state."""
         before = None
-        while step < self.stage.stop and not self.interrupts.raised:
+        while step < self.stage.stop and not self._stops():
             if step > self.setup.start:
                 self._visit(step, state)
             asked = time.perf_counter()
@@ -185,13 +201,24 @@ class _Loop:
             placed = partitioning.shard_batch(batch, self.setup.mesh)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, sums = train_step(state, placed)
+            if self.wishes is not None:
+                raised = self.interrupts.raised
+                self.wishes.tell(signal.Signals[raised].value if raised else 0)
             jax.block_until_ready(before)
             if step % self.config.log_every == 0:
                 self._report(step)
-            self.meter.add(sums, batch, waited)
+            self.meter.add(sums, placed, waited)
             step, before = step + 1, sums
         self._report(step)
         return step, state
+
+    def _stops(self) -> bool:
+        """Whether to end here, for a signal to this process or another; all processes answer alike."""
+        if self.wishes is None:
+            self.stopped_by = self.interrupts.raised
+        elif number := self.wishes.heard():
+            self.stopped_by = signal.Signals(number).name
+        return self.stopped_by is not None
 
     def _visit(self, step: int, state: TrainState) -> None:
         """What is due between two steps, on the state that `step` starts from."""
@@ -220,7 +247,7 @@ class _Loop:
                     where=str(self.directory.path),
                     help="make room on the disk; the same command goes on from the checkpoint before",
                 )
-        self.directory.event("done" if done else "interrupted", step=step, signal=self.interrupts.raised)
+        self.directory.event("done" if done else "interrupted", step=step, signal=self.stopped_by)
         return Exit.DONE if done else Exit.INTERRUPTED
 
     # ---- the parts ----
@@ -308,6 +335,10 @@ class _Loop:
             self.told_saved = self.store.saved
             self.directory.event("saved", step=self.told_saved)
             self.progress.update(self.progress.step, saved=str(self.told_saved))
+
+
+def _fields(record: Record | None) -> dict[str, Any] | None:
+    return None if record is None else dataclasses.asdict(record)
 
 
 @jax.jit

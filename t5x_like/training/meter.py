@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+from jaxtyping import Array, Int32
 
-from t5x_like.data.example import Batch, Feature
+from t5x_like.data.example import Feature
 from t5x_like.objectives.base import Losses
 
 
@@ -73,7 +75,8 @@ class Meter:
         self._pad, self._clock = pad, clock
         self.turn(flops, features, terms)
         self._sums: list[Losses] = []
-        self._tokens = self._slots = 0
+        self._tokens: list[Int32[Array, ""]] = []
+        self._slots = 0
         self._waited, self._since = 0.0, clock()
 
     def turn(self, flops: float, features: dict[str, Feature], terms: dict[str, float]) -> None:
@@ -85,13 +88,13 @@ class Meter:
         """Steps since the last report."""
         return len(self._sums)
 
-    def add(self, sums: Losses, batch: Batch, waited: float) -> None:
-        """Takes the sums of a step that has been dispatched, this host's rows of its batch, and the seconds that
-        were spent waiting for it."""
+    def add(self, sums: Losses, batch: dict[str, jax.Array], waited: float) -> None:
+        """Takes the sums of a step that has been dispatched, its batch on the devices (all rows of all hosts), and
+        the seconds that were spent waiting for it."""
         self._sums.append(sums)
-        for name in self._names:
-            self._tokens += int(np.count_nonzero(batch[name] != self._pad)) * jax.process_count()
-            self._slots += batch[name].size * jax.process_count()
+        read = {name: batch[name] for name in self._names}
+        self._tokens.append(_count_other(read, self._pad))
+        self._slots += sum(tokens.size for tokens in read.values())
         self._waited += waited
 
     def reset_clock(self) -> None:
@@ -100,25 +103,32 @@ class Meter:
 
     def report(self) -> tuple[dict[str, float], float]:
         """Waits for the steps and returns (metrics, seconds they took). At least one step must have been added."""
-        steps, self._sums = jax.device_get(self._sums), []
+        (steps, counts), self._sums, self._tokens = jax.device_get((self._sums, self._tokens)), [], []
+        tokens = sum(map(int, counts))
         seconds = self._clock() - self._since
         self.reset_clock()
         for sums in steps:
             bad = float(sums["nonfinite"][0]) > 0
             self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if bad else 0
             self.skipped += bad
-        self.tokens_seen += self._tokens
+        self.tokens_seen += tokens
         values = mean([{n: v for n, v in sums.items() if n != "nonfinite"} for sums in steps], self._terms)
         values.setdefault("loss", math.nan)  # every one of the steps was skipped
         values |= {
             "step_seconds": seconds / len(steps),
-            "tokens_per_second": self._tokens / seconds,
+            "tokens_per_second": tokens / seconds,
             "model_flops_per_second": self._flops * len(steps) / seconds,
             "data_wait": self._waited / seconds,
-            "padding": 1.0 - self._tokens / max(self._slots, 1),
+            "padding": 1.0 - tokens / max(self._slots, 1),
             "tokens_seen": self.tokens_seen,
             "skipped_updates": self.skipped,
         }
-        self._tokens = self._slots = 0
+        self._slots = 0
         self._waited = 0.0
         return values, seconds
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _count_other(arrays: dict[str, jax.Array], value: int) -> Int32[Array, ""]:
+    """Elements of all arrays that are not `value`."""
+    return sum((jnp.sum(x != value, dtype=jnp.int32) for x in arrays.values()), jnp.int32(0))

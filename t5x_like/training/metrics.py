@@ -71,7 +71,10 @@ class Metrics:
 
     def __init__(self, directory: RunDir, start: int):
         self._warned: set[str] = set()
-        self._writers: list[Writer] = [JsonLines(directory.metrics)]
+        self._writers: list[Writer] = []
+        if not directory.writes:
+            return
+        self._writers.append(JsonLines(directory.metrics))
         self._guard("metrics.jsonl", forget_after, directory.metrics, start)
         board = self._guard("TensorBoard", TensorBoard, directory.tensorboard, start)
         if board is not None:

@@ -29,6 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from t5x_like.errors import Exit, UserError
+from t5x_like.training import distributed
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 _SWITCHES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "GLIBC_TUNABLES")
@@ -36,10 +37,14 @@ _SWITCHES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "GLIBC_T
 
 
 class RunDir:
-    """Paths and small writes of one run directory. Make one by `open_for_training`, or to read by `RunDir(path)`."""
+    """Paths and small writes of one run directory. Make one by `open_for_training`, or to read by `RunDir(path)`.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    Attributes:
+      writes: false on all but the first process of several; nothing is written then.
+    """
+
+    def __init__(self, path: str | Path, *, writes: bool = True):
+        self.path, self.writes = Path(path), writes
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tb"
@@ -48,6 +53,8 @@ class RunDir:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Appends a line to events.jsonl. A full disk is no reason to stop: the line is then lost."""
+        if not self.writes:
+            return
         line = json.dumps({"time": utc_now(), "event": kind, **fields}, default=str)
         try:
             with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
@@ -57,6 +64,8 @@ class RunDir:
 
     def describe(self, config_json: str, config_text: str, devices: list[str]) -> None:
         """Writes config.json, config.txt and env.json, and adds to command.txt."""
+        if not self.writes:
+            return
         write_atomically(self.config, config_json)
         write_atomically(self.path / "config.txt", config_text + "\n")
         write_atomically(self.path / "env.json", json.dumps(environment(devices), indent=2) + "\n")
@@ -68,6 +77,8 @@ class RunDir:
 def open_for_training(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
     """Makes the run directory where needed, proves that it can be written, and holds its lock.
 
+    Of several processes the first does so for all; it must see the same directory as they do.
+
     Args:
       path: of the run directory.
       fresh: moves a run that is already there aside, to PATH.old-TIME; nothing is deleted.
@@ -76,6 +87,27 @@ def open_for_training(path: str | Path, *, fresh: bool = False) -> Iterator[RunD
       UserError: it cannot be written (`Exit.CANNOT_WRITE`), or another process works in it (`Exit.LOCKED`).
     """
     directory = Path(path).expanduser().resolve()
+    lock: FileLock | None = None
+    with distributed.together():
+        if distributed.is_first():
+            lock = _occupy(directory, fresh)
+    with distributed.together():
+        if not directory.is_dir():
+            raise UserError(
+                "the run directory that the first process has made is not here",
+                where=str(directory),
+                help="name a --workdir on a file system that all hosts share",
+                code=Exit.CANNOT_WRITE,
+            )
+    try:
+        yield RunDir(directory, writes=lock is not None)
+    finally:
+        if lock is not None:
+            (directory / "lock.json").unlink(missing_ok=True)
+            lock.release()
+
+
+def _occupy(directory: Path, fresh: bool) -> FileLock:
     _prepare(directory)
     lock = _lock(directory)
     if fresh and (directory / "config.json").exists():
@@ -91,11 +123,7 @@ def open_for_training(path: str | Path, *, fresh: bool = False) -> Iterator[RunD
         old, lock = lock, _lock(directory)
         old.release()
         print(f"--fresh: the run that was here is now {aside}")
-    try:
-        yield RunDir(directory)
-    finally:
-        (directory / "lock.json").unlink(missing_ok=True)
-        lock.release()
+    return lock
 
 
 def _prepare(directory: Path) -> None:

@@ -65,7 +65,8 @@ def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
         start.check_data(record, batches, directory)
     try:
         directory.describe(to_json(run), describe(run), [str(d) for d in mesh.devices.flat])
-        batches.tokenizer.save(directory.tokenizer)
+        if directory.writes:
+            batches.tokenizer.save(directory.tokenizer)
     except OSError as e:
         raise UserError(
             f"the run directory cannot be written: {e}", where=str(directory.path), code=Exit.CANNOT_WRITE

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int32
 
 from t5x_like.models.sharding import Rules
@@ -61,9 +62,9 @@ def create(
     """A fresh state. No device ever holds more than its own shards; the numbers do not depend on the mesh."""
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, optimizer, schedule, mesh, rules))
     init = _init(model, optimizer, schedule)
-    return jax.jit(init, out_shardings=placed)(
-        jax.device_put(jax.random.key(seed), partitioning.replicated(mesh))
-    )
+    # As NumPy the key is of no device: every process of several gives it to its own.
+    bits = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    return jax.jit(lambda key: init(jax.random.wrap_key_data(key)), out_shardings=placed)(bits)
 
 
 def abstract(

@@ -1,0 +1,138 @@
+"""Trains with several processes on one machine, each with simulated CPU devices: a pod, debugged on a laptop.
+
+  python launch/local.py --processes=2 --devices=4 --config=t5/small:debug --data=DIR --workdir=runs/a
+  python launch/local.py --processes=2 --devices=4 --dry_run --config=t5/small:debug --data=DIR --workdir=runs/a
+
+--processes   how many                                          [1]
+--devices     devices of each process                           [1]
+--dry_run     print the commands, and run nothing
+
+All other flags go to t5x_like.train as they stand. Each line of output begins with the number of its process. SIGTERM
+and Ctrl-C are passed on: the processes agree on a step, save, and leave. When one fails, the others are stopped. The
+exit code is the worst of theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+USAGE, INTERRUPTED = 64, 75  # t5x_like.errors.Exit
+GRACE_SECONDS = 20.0
+"""From the failure of one process until the others, which wait for it, are killed."""
+
+
+def commands(processes: int, devices: int, address: str, flags: Sequence[str]) -> list[list[str]]:
+    """The command of each process."""
+    program = [sys.executable, "-m", "t5x_like.train", *flags, f"--cpu_devices={devices}"]
+    if processes == 1:
+        return [program]
+    shared = [f"--coordinator_address={address}", f"--num_processes={processes}"]
+    return [[*program, *shared, f"--process_id={number}"] for number in range(processes)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of all: a real failure before one that follows from it, an interrupt before success."""
+    failed = [code for code in codes if code not in (0, INTERRUPTED)]
+    own = [code for code in failed if code > 0]  # below zero: by a signal, as those who lost a peer
+    if failed:
+        return own[0] if own else 128 - failed[0]
+    return max(codes, default=0)
+
+
+def run(programs: Sequence[Sequence[str]]) -> int:
+    """Runs all until they end; returns the exit code."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    children: list[subprocess.Popen[str]] = []
+    ended = threading.Event()
+
+    def forward(number: int, frame: object) -> None:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+    threads = []
+    for number, program in enumerate(programs):
+        # A session of its own: Ctrl-C comes once, from here, and not a second time from the terminal.
+        child = subprocess.Popen(
+            program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+        children.append(child)
+        threads.append(threading.Thread(target=_relay, args=(number, child.stdout, ended), daemon=True))
+        threads[-1].start()
+
+    failed_at = None
+    while any(child.poll() is None for child in children):
+        ended.wait(timeout=1.0)
+        ended.clear()
+        codes = [child.poll() for child in children]
+        if failed_at is None and any(code not in (None, 0, INTERRUPTED) for code in codes):
+            failed_at = time.monotonic()
+            first = next(n for n, code in enumerate(codes) if code not in (None, 0, INTERRUPTED))
+            print(f"local: process {first} has failed ({codes[first]}); stopping the others", flush=True)
+        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+    for thread in threads:
+        thread.join(timeout=5.0)
+    return worst([child.returncode for child in children])
+
+
+def _relay(number: int, stream: IO[str], ended: threading.Event) -> None:
+    for line in stream:
+        print(f"{number}| {line}", end="", flush=True)
+    ended.set()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Reads the flags, runs or prints the commands."""
+    own, rest = {"--processes": "1", "--devices": "1"}, []
+    dry_run = False
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if argument in ("-h", "--help"):
+            print(__doc__)
+            return 0
+        if argument == "--dry_run":
+            dry_run = True
+        elif name in own:
+            own[name] = value
+        else:
+            rest.append(argument)
+    for name, value in own.items():
+        if not value.isdigit() or int(value) < 1:
+            print(f"error: {name} wants a whole number from 1 on: {name}=2", file=sys.stderr)
+            return USAGE
+    processes, devices = int(own["--processes"]), int(own["--devices"])
+    programs = commands(processes, devices, f"localhost:{free_port()}", rest)
+    if dry_run:
+        print("\n".join(shlex.join(program) for program in programs))
+        return 0
+    return run(programs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

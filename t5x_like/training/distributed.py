@@ -1,0 +1,256 @@
+"""Several processes as one: how they find each other, how they agree, and that the first speaks for all.
+
+Every process runs the same program on its own devices; arrays span them all. What differs between processes goes
+through this file: values that the first decides (`from_first`), mistakes that one of them meets (`together`), a wish
+to stop (`Wishes`). With one process all of it costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Int32
+
+from t5x_like.errors import Exit, UserError
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 300
+"""How long a process waits for the others at the start."""
+
+HEARTBEAT_SECONDS = 60
+"""A process that has not been heard of for so long counts as dead, and the others stop."""
+
+LEAVE_SECONDS = 15
+"""How long a process that is done, or stops with an error, waits for the others to be so too."""
+
+
+def detect(environ: Mapping[str, str], devices: Path = Path("/dev")) -> str | None:
+    """The kind of cluster that this process was started by, or None for a process of its own.
+
+    Args:
+      environ: environment variables.
+      devices: the folder that shows a TPU's chips.
+    """
+    slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    if all(name in environ for name in slurm) and int(environ["SLURM_NTASKS"]) > 1:
+        return "SLURM"
+    hosts = environ.get("TPU_PROCESS_ADDRESSES", environ.get("TPU_WORKER_HOSTNAMES", ""))
+    if "," in hosts or int(environ.get("MEGASCALE_NUM_SLICES", "1")) > 1:
+        return "GKE"
+    chips = [*devices.glob("accel[0-9]*"), *devices.glob("vfio/[0-9]*")]
+    if chips and importlib.util.find_spec("libtpu") and not hosts and "TPU_SKIP_MDS_QUERY" not in environ:
+        return "TPU VM"  # of one host or of many: its metadata server knows
+    return None
+
+
+def connect(
+    mode: str = "auto",
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> str | None:
+    """Joins the other processes of this run, before JAX is first used; returns what was found, None for nothing.
+
+    Args:
+      mode: "off" joins nobody; "auto" goes by what follows, or where that is None by `detect`.
+      coordinator_address: host:port of process 0, reachable from all.
+      num_processes, process_id: how many there are, and which of them this is.
+
+    Raises:
+      UserError: only some of the three are given, they do not fit, or the others do not come within
+        `CONNECT_SECONDS`.
+    """
+    given = {
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) < len(given) and (missing or mode == "off"):
+        raise UserError(
+            "a process joins others by all of --coordinator_address, --num_processes and --process_id, and not "
+            "with --distributed=off",
+            where="command line",
+            help=f"missing: {', '.join(missing)}" if missing else "leave --distributed=off out",
+        )
+    found = None if mode == "off" else "flags" if not missing else detect(os.environ)
+    if found is None:
+        return None
+    local: list[int] | None = None
+    if found == "flags":
+        _check(given)
+    elif found == "SLURM":
+        local = _slurm_devices(os.environ)
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: training/interrupts.py
+    try:
+        jax.distributed.initialize(
+            **given,
+            local_device_ids=local,
+            cluster_detection_method="deactivate" if found == "flags" else None,
+            initialization_timeout=CONNECT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
+        )
+    except (RuntimeError, ValueError) as e:
+        raise UserError(
+            f"the processes of this run ({found}) have not found each other: {str(e).splitlines()[0][:300]}",
+            where="--distributed",
+            help="start all of them, with one address and a number each; or --distributed=off for this one alone",
+            code=Exit.IO_ERROR,
+        ) from None
+    return found
+
+
+def _check(given: dict[str, Any]) -> None:
+    host, colon, port = given["coordinator_address"].rpartition(":")
+    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(
+            f"{given['coordinator_address']!r} is no host:port",
+            where="--coordinator_address",
+            help="--coordinator_address=node-0:8476, for example",
+        )
+    if not 0 <= given["process_id"] < given["num_processes"]:
+        raise UserError(
+            f"there is no process {given['process_id']} among {given['num_processes']}",
+            where="--process_id",
+            help=f"0 to {given['num_processes'] - 1}",
+        )
+
+
+def _slurm_devices(environ: Mapping[str, str]) -> list[int] | None:
+    """With one task a node, all GPUs of the node: JAX would take only the one numbered SLURM_LOCALID."""
+    nodes = environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES"))
+    gpus = environ.get("SLURM_GPUS_ON_NODE", "")
+    return [*range(int(gpus))] if environ["SLURM_NTASKS"] == nodes and gpus.isdigit() else None
+
+
+# ---- agreement ----------------------------------------------------------------------------------
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Meanwhile, what processes other than the first print to standard output is dropped; errors are not."""
+    if is_first():
+        yield
+    else:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+
+
+def gather(value: Any) -> list[Any]:
+    """The value of every process (anything JSON can hold), in the order of their numbers. All must call it."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(text)))
+    room = 1 << int(max(lengths) - 1).bit_length()  # few shapes, so few compilations
+    rows = multihost_utils.process_allgather(np.pad(text, (0, room - len(text))))
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What fails on one process fails on all, so that none waits for one that has gone. All must enter it, and
+    what is inside must not wait for other processes."""
+    if jax.process_count() == 1:
+        yield
+        return
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as e:
+        failure = e
+    told = gather(None if failure is None else _facts(failure))
+    if failure is not None:
+        raise failure
+    for number, facts in enumerate(told):
+        if facts is not None:
+            what, where, help, code = facts
+            raise UserError(f"process {number}: {what}", where=where, help=help, code=Exit(code))
+
+
+def _facts(error: Exception) -> list[Any]:
+    if isinstance(error, UserError):
+        return [error.what, error.where, error.help, int(error.code)]
+    return [f"{type(error).__name__}: {error}", None, None, int(Exit.INTERNAL)]
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns on the first process (anything JSON can hold), or raises there: on all processes."""
+    value: Any = None
+    with together():
+        if is_first():
+            value = make()
+    return gather(value)[0]
+
+
+def same(what: str, value: str) -> None:
+    """Raises `UserError` on all processes where `value` is not the same on all."""
+    values = gather(value)
+    others = [number for number, found in enumerate(values) if found != values[0]]
+    if others:
+        raise UserError(
+            f"process {others[0]} has another {what} than process 0",
+            where="command line",
+            help="start all processes of a run with the same command",
+        )
+
+
+class Wishes:
+    """A number of each process (0: no wish), of which all learn the largest at the same step.
+
+    It goes around with the devices' own work and is read a step later, so nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        devices = np.array(jax.devices())
+        self._mesh = jax.sharding.Mesh(devices, ("devices",))
+        self._local = jax.local_device_count()
+        self._told: list[Int32[Array, ""]] = []
+
+    def tell(self, number: int) -> None:
+        """Sends this process's wish around. Once a step, on all processes."""
+        spread = NamedSharding(self._mesh, PartitionSpec("devices"))
+        mine = np.full(self._local, number, np.int32)
+        wishes = jax.make_array_from_process_local_data(spread, mine, (self._mesh.size,))
+        self._told.append(_largest(self._mesh)(wishes))
+
+    def heard(self) -> int:
+        """The largest wish of the step before the last that was told; 0 before there were two."""
+        if len(self._told) < 2:
+            return 0
+        del self._told[:-2]
+        return int(jax.device_get(self._told[0]))
+
+
+@functools.cache
+def _largest(mesh: jax.sharding.Mesh) -> Any:
+    return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def leave(error: BaseException) -> None:
+    """Ends a process of several that a defect has stopped, without waiting for those that wait for it."""
+    if jax.process_count() > 1 and not isinstance(error, (UserError, KeyboardInterrupt, SystemExit)):
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(Exit.INTERNAL)

@@ -19,10 +19,14 @@ SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
 # Bytes handed to a decompressor at once, so that the worst case gives some 16 MiB: zstd can make 128 KiB out of 4
 # bytes, xz 7 KiB and gzip 1 KiB out of one.
-_STEP: dict[Compression, int] = {"gzip": 4096, "zstd": 512, "xz": 2048}
+STEP: dict[Compression, int] = {"gzip": 4096, "zstd": 512, "xz": 2048}
 _READ = 1 << 20
-_BOMB_RATIO = 250
-_BOMB_FLOOR = 64 << 20
+BOMB_RATIO = 250
+BOMB_FLOOR = 64 << 20
+
+
+ERRORS = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
+"""What decompressors raise."""
 
 
 class Damaged(Exception):
@@ -74,7 +78,7 @@ def chunks(file: IO[bytes], compression: Compression | None, size: int = _READ) 
 def _pieces(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
     decoder: Any = None
     consumed = produced = 0
-    step = _STEP[compression]
+    step = STEP[compression]
     while block := file.read(_READ):
         for i in range(0, len(block), step):
             data = block[i : i + step]
@@ -83,24 +87,25 @@ def _pieces(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
                 if decoder is None:
                     if consumed > len(data) and not data.strip(b"\0"):
                         break  # padding behind the last stream
-                    decoder = _decoder(compression)
+                    decoder = new_decoder(compression)
                 try:
                     piece = decoder.decompress(data)
-                except (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError) as error:
+                except ERRORS as error:
                     raise Damaged("damaged", f"{compression} stream is damaged: {error}") from None
                 data = decoder.unused_data if decoder.eof else b""
                 if decoder.eof:
                     decoder = None
                 produced += len(piece)
                 yield piece
-                if produced > _BOMB_FLOOR and produced > _BOMB_RATIO * consumed:
-                    detail = f"{produced} bytes out of {consumed}: more than {_BOMB_RATIO} to 1"
+                if produced > BOMB_FLOOR and produced > BOMB_RATIO * consumed:
+                    detail = f"{produced} bytes out of {consumed}: more than {BOMB_RATIO} to 1"
                     raise Damaged("decompression_bomb", detail)
     if decoder is not None:
         raise Damaged("truncated", f"{compression} stream ends in the middle, after {consumed} bytes")
 
 
-def _decoder(compression: Compression) -> Any:
+def new_decoder(compression: Compression) -> Any:
+    """A decompressor of one gzip member, zstd frame or xz stream: `decompress`, `eof`, `unused_data`."""
     if compression == "gzip":
         return zlib.decompressobj(wbits=31)
     if compression == "xz":

@@ -14,8 +14,12 @@ Policy = Literal["skip", "fail", "replace"]
 Borders = Literal["blank_line", "line", "file"]
 
 MAX_DOCUMENT_BYTES = 16 << 20
-HARMLESS = frozenset({"byte_order_mark"})
-"""Kinds of problems that are mended under every policy."""
+BESIDE_PAGES = frozenset(
+    {"http_status", "metadata_record", "not_html", "request_record", "revisit_record", "warcinfo_record"}
+)
+"""What a crawl holds beside pages: left out and counted, and no fault of the input."""
+HARMLESS = BESIDE_PAGES | {"byte_order_mark"}
+"""Kinds of problems that stop nothing under any policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Document:
       url: address of the page, where it has one.
       timestamp: when it was fetched, ISO 8601 in UTC (`2019-04-18T12:00:00Z`); empty where unknown.
       source: name of the file that it was read from.
-      position: byte of its record in that file as stored, or its number where records have none.
+      position: byte of its record in that file, decompressed (a WARC file: as stored); of Parquet and ArrayRecord
+        files the number of the row, from 1.
       language: code of the language that it was found to be in, and how sure that is, 0 to 1.
       cluster: 16 hexadecimal digits that its near-duplicates have too (data/dedup/near.py); empty where it has none.
     """
@@ -67,8 +72,8 @@ class Problem:
     Attributes:
       kind: one word for the table, such as `invalid_utf8`.
       file: name of the file.
-      line: line (or row, record) counted from 1; 0 where the whole file is meant.
-      byte: position in the decompressed file.
+      line: line (or row) counted from 1; 0 where the whole file is meant, or lines are not counted.
+      byte: position in the decompressed file; of a WARC file in the file as stored.
       action: what was done.
       detail: what was seen; for JSON files of rejections, not to be printed as it is.
     """
@@ -85,7 +90,7 @@ class Problem:
         kind = self.kind.replace("_", " ")
         return UserError(
             f"{kind}: {ascii(self.detail)[1:-1]}" if self.detail else kind,
-            where=f"{self.file}:{self.line} (byte {self.byte})",
+            where=self.file + (f":{self.line}" if self.line else "") + f" (byte {self.byte})",
             help="--bad_input=skip leaves such documents out and lists them in rejections.jsonl, "
             "--bad_input=replace mends what it can",
             code=Exit.BAD_DATA,
@@ -101,6 +106,7 @@ class Block:
       data: bytes of a text or JSONL file.
       line, byte: where `data` begins: line from 1, byte of the decompressed file.
       rows: [first, last) row groups of a Parquet file or records of an ArrayRecord file.
+      span: [first, last) bytes as stored of a file of pages: the records that begin there.
       size: bytes that this block stands for, by which blocks are put together into units.
       consumed: stored bytes of the file read since the last block, for the progress bar.
       problems: found while cutting.
@@ -111,13 +117,21 @@ class Block:
     line: int = 1
     byte: int = 0
     rows: tuple[int, int] | None = None
+    span: tuple[int, int] | None = None
     size: int = 0
     consumed: int = 0
     problems: tuple[Problem, ...] = ()
 
 
 def decoded(
-    data: bytes, file: SourceFile, line: int, byte: int, settings: Settings, url: str = ""
+    data: bytes,
+    file: SourceFile,
+    line: int,
+    byte: int,
+    settings: Settings,
+    *,
+    url: str = "",
+    timestamp: str = "",
 ) -> Iterator[Document | Problem]:
     """A document from UTF-8 bytes, or the problem with it."""
     try:
@@ -128,11 +142,18 @@ def decoded(
         if problem.action == "skipped":
             return
         text = data.decode(errors="replace")
-    yield from checked(text, file, line, byte, settings, url=url)
+    yield from checked(text, file, line, byte, settings, url=url, timestamp=timestamp)
 
 
 def checked(
-    text: str, file: SourceFile, line: int, byte: int, settings: Settings, *, url: str
+    text: str,
+    file: SourceFile,
+    line: int,
+    byte: int,
+    settings: Settings,
+    *,
+    url: str = "",
+    timestamp: str = "",
 ) -> Iterator[Document | Problem]:
     """A document from a string: line ends made alike, NUL and lone surrogates looked for."""
     mend = settings.bad_input == "replace"
@@ -154,9 +175,15 @@ def checked(
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = text.strip()
     if text:
-        yield Document(text, url)
+        position = line if file.format in ("parquet", "array_record") else byte
+        yield Document(text, url, timestamp, file.name, position)
     else:
         yield Problem("empty_document", file.name, line, byte, "skipped")
+
+
+def plain(value: object, longest: int = 2048) -> str:
+    """A url or timestamp as it may be passed on: text of one line without control characters, or nothing."""
+    return value if isinstance(value, str) and len(value) <= longest and value.isprintable() else ""
 
 
 def invalid_utf8(

@@ -16,6 +16,7 @@ from t5x_like.data.documents import (
     checked,
     decoded,
     invalid_utf8,
+    plain,
     too_long,
 )
 from t5x_like.data.sources import SourceFile, unreadable
@@ -258,6 +259,5 @@ def json_documents(block: Block, file: SourceFile, settings: Settings) -> Iterat
         elif not isinstance(text, str):
             yield Problem("field_is_no_text", file.name, number, byte, "skipped", type(text).__name__)
         else:
-            url = value.get("url")
-            url = url if isinstance(url, str) and url.isprintable() else ""
-            yield from checked(text, file, number, byte, settings, url=url)
+            url, timestamp = plain(value.get("url")), plain(value.get("timestamp"))
+            yield from checked(text, file, number, byte, settings, url=url, timestamp=timestamp)

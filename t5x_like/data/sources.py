@@ -1,4 +1,4 @@
-"""What `prepare` reads: names on the command line become a list of files with known formats.
+"""What `prepare` and `corpus` read: names on the command line become a list of files with known formats.
 
 A name is a file, a glob, a folder, a URL of fsspec (`gs://bucket/*.jsonl.gz`), the word `embedded`, a TFDS dataset
 (`tfds:c4/en:train`) or a folder that TFDS prepared. Nothing is read here but listings, a probe of each file's
@@ -21,7 +21,8 @@ from t5x_like.data import text_dataset
 from t5x_like.data.compression import SUFFIXES, Compression
 from t5x_like.errors import Exit, UserError, nearest
 
-Format = Literal["text", "jsonl", "parquet", "array_record"]
+Format = Literal["text", "jsonl", "parquet", "array_record", "warc", "wet", "html"]
+PAGES = ("warc", "wet", "html")
 
 EMBEDDED = Path(__file__).parent / "corpora" / "public_domain_english.jsonl.xz"
 _FORMATS: dict[str, Format] = {
@@ -33,12 +34,20 @@ _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".array_record": "array_record",
 }
+_PAGE_FORMATS: dict[str, Format] = {
+    ".warc": "warc",
+    ".wet": "wet",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".shtml": "html",
+}
 _PROBE = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One file of text.
+    """One file of text or of pages.
 
     Attributes:
       name: as messages and the manifest call it.
@@ -82,7 +91,11 @@ def unreadable(name: str, error: Exception) -> UserError:
 
 
 def find(
-    names: Sequence[str], *, text_field: str = "text", tfds_data_dir: str | None = None
+    names: Sequence[str],
+    *,
+    text_field: str = "text",
+    tfds_data_dir: str | None = None,
+    pages: bool = False,
 ) -> list[SourceFile]:
     """The files that `names` stand for, in the order given, sorted within a glob or folder, each once.
 
@@ -90,6 +103,7 @@ def find(
       names: see the module's description.
       text_field: the feature of TFDS datasets that must exist.
       tfds_data_dir: where TFDS keeps prepared datasets; TFDS's own default otherwise.
+      pages: also WARC, WET and HTML files.
 
     Raises:
       UserError: a name that stands for nothing, an unknown format, a missing package.
@@ -100,17 +114,23 @@ def find(
         )
     found: dict[str, SourceFile] = {}
     for name in names:
-        for file in _expand(name, text_field, tfds_data_dir):
+        for file in _expand(name, text_field, tfds_data_dir, _known(pages)):
             found.setdefault(f"{file.url} {file.records}", file)
     return list(found.values())
 
 
-def _expand(name: str, text_field: str, tfds_data_dir: str | None) -> list[SourceFile]:
+def _known(pages: bool) -> dict[str, Format]:
+    return {**_FORMATS, **_PAGE_FORMATS} if pages else _FORMATS
+
+
+def _expand(
+    name: str, text_field: str, tfds_data_dir: str | None, known: dict[str, Format]
+) -> list[SourceFile]:
     if name == "embedded":
-        return [_describe(str(EMBEDDED), name="embedded")]
+        return [_describe(str(EMBEDDED), known, name="embedded")]
     if name.startswith("tfds:"):
         shards = text_dataset.dataset_shards(name.removeprefix("tfds:"), text_field, tfds_data_dir)
-        return [_describe(shard.path, records=(shard.first, shard.last)) for shard in shards]
+        return [_describe(shard.path, known, records=(shard.first, shard.last)) for shard in shards]
     try:
         fs, root = url_to_fs(name)
     except (ImportError, ValueError) as error:
@@ -125,29 +145,33 @@ def _expand(name: str, text_field: str, tfds_data_dir: str | None) -> list[Sourc
             if not paths:
                 raise UserError("no file matches", where=name, help=_near(fs, root), code=Exit.BAD_DATA)
         elif fs.isdir(root):
-            return _folder(fs, root, name, text_field)
+            return _folder(fs, root, name, text_field, known)
         elif fs.exists(root):
             paths = [root]
         else:
             raise UserError("no such file or folder", where=name, help=_near(fs, root), code=Exit.BAD_DATA)
     except OSError as error:
         raise unreadable(name, error) from None
-    return [_describe(_spell(fs, path, name)) for path in paths]
+    return [_describe(_spell(fs, path, name), known) for path in paths]
 
 
-def _folder(fs: Any, root: str, name: str, text_field: str) -> list[SourceFile]:
+def _folder(fs: Any, root: str, name: str, text_field: str, known: dict[str, Format]) -> list[SourceFile]:
     if "://" not in name and text_dataset.is_tfds(Path(root)):
         shards = text_dataset.folder_shards(Path(name), None, text_field)
-        return [_describe(shard.path, records=(shard.first, shard.last)) for shard in shards]
-    paths = [path for path in sorted(fs.find(root)) if _format(path) and not _hidden(path.removeprefix(root))]
+        return [_describe(shard.path, known, records=(shard.first, shard.last)) for shard in shards]
+    paths = [
+        path
+        for path in sorted(fs.find(root))
+        if _format(path, known) and not _hidden(path.removeprefix(root))
+    ]
     if not paths:
         raise UserError(
             "no text in this folder",
             where=name,
-            help="files end in " + ", ".join(_FORMATS) + ", optionally followed by " + ", ".join(SUFFIXES),
+            help="files end in " + ", ".join(known) + ", optionally followed by " + ", ".join(SUFFIXES),
             code=Exit.BAD_DATA,
         )
-    return [_describe(_spell(fs, path, name)) for path in paths]
+    return [_describe(_spell(fs, path, name), known) for path in paths]
 
 
 def _spell(fs: Any, path: str, name: str) -> str:
@@ -161,33 +185,37 @@ def _hidden(relative: str) -> bool:
     return any(part.startswith((".", "_")) for part in PurePosixPath(relative).parts)
 
 
-def _format(path: str) -> tuple[Format, Compression | None] | None:
+def _format(path: str, known: dict[str, Format]) -> tuple[Format, Compression | None] | None:
     pure = PurePosixPath(path)
     compression = SUFFIXES.get(pure.suffix.lower())
     if compression:
         pure = pure.with_suffix("")
     if "array_record" in pure.suffix:
         return ("array_record", None) if not compression else None
-    format = _FORMATS.get(pure.suffix.lower())
+    format = known.get(pure.suffix.lower())
     if format is None or (compression and format == "parquet"):
         return None
     return format, compression
 
 
-def _describe(url: str, *, name: str | None = None, records: tuple[int, int] | None = None) -> SourceFile:
-    known = _format(url)
-    if known is None:
-        choices = [*_FORMATS, *(a + b for a in _FORMATS for b in SUFFIXES)]
+def _describe(
+    url: str, known: dict[str, Format], *, name: str | None = None, records: tuple[int, int] | None = None
+) -> SourceFile:
+    found = _format(url, known)
+    if found is None:
+        choices = [*known, *(a + b for a in known for b in SUFFIXES)]
         suffix = "".join(PurePosixPath(url).suffixes[-2:])
         near = nearest(suffix, choices)
         raise UserError(
             f"unknown kind of file {suffix!r}",
             where=url,
-            help=(f"did you mean {near}? " if near else "") + "known: " + ", ".join(_FORMATS) + "; also with "
+            help="python -m t5x_like.corpus makes text of pages"
+            if known is _FORMATS and _format(url, _PAGE_FORMATS)
+            else (f"did you mean {near}? " if near else "") + "known: " + ", ".join(known) + "; also with "
             + ", ".join(SUFFIXES),
             code=Exit.BAD_DATA,
         )  # fmt: skip
-    format, compression = known
+    format, compression = found
     try:
         fs, path = url_to_fs(url)
         if format == "array_record" and "://" in url:

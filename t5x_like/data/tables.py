@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from t5x_like.data import example_proto, text_dataset
-from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, too_long
+from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, plain, too_long
 from t5x_like.data.sources import SourceFile
 from t5x_like.errors import Exit, UserError, did_you_mean
+
+_KNOWN = ("url", "timestamp")
+"""What is read beside the text, where it is there."""
 
 
 def record_blocks(index: int, file: SourceFile, target: int) -> Iterator[Block]:
@@ -45,7 +48,7 @@ def record_documents(block: Block, file: SourceFile, settings: Settings) -> Iter
             yield too_long(file, number, 0, len(record), settings.max_document_bytes)
             continue
         try:
-            values = example_proto.read_bytes(record, (settings.text_field, "url"))
+            values = example_proto.read_bytes(record, (settings.text_field, *_KNOWN))
         except ValueError as error:
             yield Problem("damaged", file.name, number, 0, "skipped", str(error))
             continue
@@ -54,8 +57,8 @@ def record_documents(block: Block, file: SourceFile, settings: Settings) -> Iter
             kind = "field_is_no_text" if texts else "missing_field"
             yield Problem(kind, file.name, number, 0, "skipped", f"{len(texts)} values")
             continue
-        url = b"".join(values.get("url", [])).decode(errors="replace")
-        yield from decoded(texts[0], file, number, 0, settings, url=url if url.isprintable() else "")
+        known = {name: plain(b"".join(values.get(name, [])).decode(errors="replace")) for name in _KNOWN}
+        yield from decoded(texts[0], file, number, 0, settings, **known)
 
 
 def parquet_blocks(index: int, file: SourceFile, settings: Settings) -> Iterator[Block]:
@@ -96,22 +99,22 @@ def parquet_documents(block: Block, file: SourceFile, settings: Settings) -> Ite
             row = sum(groups)
             columns = [
                 name
-                for name in dict.fromkeys((settings.text_field, "url"))
+                for name in dict.fromkeys((settings.text_field, *_KNOWN))
                 if name in table.schema_arrow.names
             ]
             batches = table.iter_batches(batch_size=64, row_groups=list(range(*block.rows)), columns=columns)
             for batch in batches:
                 texts = _binary(batch.column(0), pyarrow)
-                urls = batch.column(1).to_pylist() if len(columns) > 1 else [None] * len(texts)
-                for text, url in zip(texts, urls, strict=True):
+                others = {name: batch.column(name).to_pylist() for name in columns[1:]}
+                for index, text in enumerate(texts):
                     row += 1
-                    url = url if isinstance(url, str) and url.isprintable() else ""
+                    known = {name: plain(values[index]) for name, values in others.items()}
                     if text is None:
                         yield Problem("missing_field", file.name, row, 0, "skipped", "null")
                     elif len(text) > settings.max_document_bytes:
                         yield too_long(file, row, 0, len(text), settings.max_document_bytes)
                     else:
-                        yield from decoded(text, file, row, 0, settings, url=url)
+                        yield from decoded(text, file, row, 0, settings, **known)
     except (pyarrow.ArrowException, OSError) as error:
         yield Problem("damaged", file.name, row + 1, 0, "skipped", str(error))
 

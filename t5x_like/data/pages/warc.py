@@ -137,7 +137,9 @@ class _Members:
                     break
         except ERRORS:
             return "nothing"
-        if len(text) < len(b"WARC/1.0\n") and not decoder.eof:  # the file ends here, in the middle of something
+        if (
+            len(text) < len(b"WARC/1.0\n") and not decoder.eof
+        ):  # the file ends here, in the middle of something
             return "record" if b"WARC/1.0\r\n".startswith(text) else "other"
         return "record" if _VERSION.match(text) else "other"
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from t5x_like import reporting_samples
 from t5x_like.errors import Exit, UserError
+from t5x_like.training import goodput
+from t5x_like.training.progress import duration
+from t5x_like.training.run_dir import RunDir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,6 +170,19 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
     return f"<table>{cells}</table>"
 
 
+def _times(account: goodput.Account) -> str:
+    """Where the wall time of the run went."""
+    rows = [
+        (f"{kind.replace('_', ' ')}: {what}", f"{duration(seconds)}, {seconds / account.wall:.1%}")
+        for kind, what in goodput.KINDS.items()
+        if (seconds := account.seconds[kind]) or kind == "lost"
+    ]
+    title = (
+        f"Where the time went: {duration(account.wall)}, {account.goodput:.1%} of it into steps that count"
+    )
+    return f"<h2>{title}</h2>{_table(rows)}"
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -226,6 +242,9 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
         svg(figure),
         reporting_samples.section(samples),
     ]
+    times = goodput.account(RunDir(workdir).events())
+    if times.wall:
+        parts.append(_times(times))
     parts += [
         "<h2>Configuration</h2><p class=quiet>what differs from the defaults</p>",
         f"<pre>{html.escape(config.describe(run))}</pre>",

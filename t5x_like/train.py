@@ -71,6 +71,9 @@ _PROCESSES = flags.DEFINE_integer("num_processes", None, "of this run", lower_bo
 _PROCESS = flags.DEFINE_integer(
     "process_id", None, "which of them this is, from 0", lower_bound=0, flag_values=FLAGS
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "trace these steps, such as 100-110, into RUN/profile", flag_values=FLAGS
+)
 
 
 def main(argv: list[str]) -> int:
@@ -97,11 +100,12 @@ def main(argv: list[str]) -> int:
     if _WORKDIR.value is None:
         raise UserError("where shall the run be kept?", where="--workdir", help="--workdir=runs/NAME")
 
-    from t5x_like.training import loop
+    from t5x_like.training import loop, profiling
 
     cli.keep_compiled_programs()
+    steps = profiling.parse(_PROFILE.value)
     try:
-        return loop.train(run, _WORKDIR.value, fresh=_FRESH.value)
+        return loop.train(run, _WORKDIR.value, fresh=_FRESH.value, profile=steps)
     except Exception as e:
         distributed.leave(e)
         raise

@@ -18,9 +18,10 @@ import multiprocessing
 import queue
 import signal
 import threading
+import time
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -32,6 +33,9 @@ from t5x_like.data.batches import Batches
 from t5x_like.data.example import Batch
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
+
+_POLL = 0.005
+"""Seconds between two looks whether the device still has work."""
 
 
 class WorkerError(RuntimeError):
@@ -99,11 +103,31 @@ class Prefetch:
         return self
 
     def __next__(self) -> tuple[int, Batch]:
+        return self.take(lambda: False)[0]
+
+    def take(self, busy: Callable[[], bool]) -> tuple[tuple[int, Batch], float]:
+        """The next item, and the seconds for which it was waited for while nothing was `busy`.
+
+        Args:
+          busy: whether the device is at work; it is asked every few milliseconds until it is not, or the item is there.
+
+        Raises:
+          StopIteration: after the last item.
+        """
         if self._stop.is_set():
             raise StopIteration
-        item = self._ready.get()
+        idle_since = None
+        while True:
+            if idle_since is None and self._ready.empty() and not busy():
+                idle_since = time.perf_counter()
+            try:
+                item = self._ready.get(timeout=_POLL if idle_since is None else None)
+                break
+            except queue.Empty:
+                continue
+        waited = 0.0 if idle_since is None else time.perf_counter() - idle_since
         if isinstance(item, tuple):
-            return item
+            return item, waited
         self.close()
         raise StopIteration if item is None else item
 

@@ -32,9 +32,10 @@ from t5x_like.data.prefetch import Prefetch, prefetch
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.objectives.base import Losses
-from t5x_like.training import distributed, partitioning, start
+from t5x_like.training import distributed, partitioning, profiling, start
 from t5x_like.training import state as states
 from t5x_like.training.checkpoints import Record, Store
+from t5x_like.training.goodput import Goodput, Ledger
 from t5x_like.training.interrupts import Interrupts
 from t5x_like.training.meter import Meter, mean
 from t5x_like.training.metrics import Metrics
@@ -43,17 +44,19 @@ from t5x_like.training.run import Run, to_json
 from t5x_like.training.run_dir import RunDir, open_for_training
 from t5x_like.training.screen import first_screen
 from t5x_like.training.setup import Setup, set_up
+from t5x_like.training.spikes import Spikes
 from t5x_like.training.state import TrainState
 from t5x_like.training.step import EvalStep, TrainStep
 
 
-def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
+def train(run: Run, workdir: str, *, fresh: bool = False, profile: range = range(0)) -> Exit:
     """Trains `run` in `workdir`, from where an earlier call left off.
 
     Args:
       run: checked, as `config.load` returns it.
       workdir: the run directory.
       fresh: moves a run that is already there aside.
+      profile: steps to trace, into the run's folder `profile`.
 
     Returns:
       `DONE`, or `INTERRUPTED` after SIGTERM or Ctrl-C: saved, and the same call continues.
@@ -61,6 +64,7 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
     Raises:
       UserError: what a person can mend, before anything is compiled wherever that is possible.
     """
+    ledger = Ledger()
     with (
         distributed.one_voice(),
         open_for_training(workdir, fresh=fresh) as directory,
@@ -77,6 +81,8 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
                 "--set=steps=N goes on to step N; --fresh begins anew"
             )
             return Exit.DONE
+        begins = record.step if record else 0
+        trace = profiling.Profile(profile, directory.path / "profile", begins, run.steps)
         with distributed.together():
             setup = set_up(run, directory, record)
         with distributed.together():
@@ -85,8 +91,9 @@ def train(run: Run, workdir: str, *, fresh: bool = False) -> Exit:
                 print(first_screen(run, setup, directory))
         for change in changes:
             print(f"changed    {change}")
-        loop = _Loop(run, directory, setup, store, interrupts)
+        loop = _Loop(run, directory, setup, store, interrupts, ledger, trace)
         code = loop.run(record)
+        print(f"time       {loop.goodput.account(loop.progress.step).summary()}")
         if code == Exit.DONE:
             print(f"done: python -m t5x_like.evaluate --workdir={workdir}")
         else:
@@ -113,9 +120,14 @@ def validate(
 class _Loop:
     """One call of `train`, from the compiled step to the last checkpoint."""
 
-    def __init__(self, run: Run, directory: RunDir, setup: Setup, store: Store, interrupts: Interrupts):
+    def __init__(
+        self, run: Run, directory: RunDir, setup: Setup, store: Store, interrupts: Interrupts,
+        ledger: Ledger, trace: profiling.Profile,
+    ):  # fmt: skip
         self.config, self.directory, self.setup = run, directory, setup
         self.store, self.interrupts = store, interrupts
+        self.ledger, self.trace, self.spikes = ledger, trace, Spikes()
+        self.goodput = Goodput(ledger, directory.events(), setup.start)
         self.stage, self.eta, self.progress = setup.ahead[0], Eta(), Progress(setup.start, run.steps)
         self.metrics = Metrics(directory, setup.start)
         self.validated: tuple[int, float | None] = (-1, None)
@@ -129,6 +141,8 @@ class _Loop:
         setup, data = self.setup, self.config.data
         step, state = setup.start, None
         with contextlib.closing(self.metrics), contextlib.ExitStack() as shown:
+            shown.callback(self._tell_time)
+            shown.callback(lambda: self._say(self.trace.stop()))
             for self.stage in setup.ahead:
                 stage = self.stage
                 with (
@@ -146,10 +160,12 @@ class _Loop:
                     else:
                         self._turn(step)
                     self.progress.phase("compiling")
-                    train_step = compiling.result()
+                    with self.ledger.during("compile"):
+                        train_step = compiling.result()
                     self.progress.phase(None)
                     self.meter.reset_clock()
-                    step, state = self._steps(train_step, step, state, stream)
+                    with self.ledger.during("train"):
+                        step, state = self._steps(train_step, step, state, stream)
                 if self.stopped_by:
                     break
             assert state is not None
@@ -161,6 +177,8 @@ class _Loop:
         state, told = start.begin(run, setup.mesh, self.store, record, stage.batches.tokenizer_fingerprint)
         print(*told, sep="\n", flush=True)
         self.directory.event("resumed" if record else "started", step=setup.start, told=told)
+        self._tell_time()
+        self.ledger.switch("other")
         self.meter = Meter(
             record.tokens if record else 0,
             int(jax.device_get(state.skipped)),
@@ -175,6 +193,7 @@ class _Loop:
         """From one stage to the next."""
         stage, objective = self.stage, self.stage.run.objective
         self.meter.turn(stage.flops, stage.batches.features, objective.terms)
+        self.spikes = Spikes()
         what = f"{objective.summary}, {stage.run.batch_size} examples"
         self.directory.event("phase", step=step, what=what)
         self.progress.say(f"from step {step:,} on: {what}")
@@ -194,9 +213,9 @@ class _Loop:
         while step < self.stage.stop and not self._stops():
             if step > self.setup.start:
                 self._visit(step, state)
-            asked = time.perf_counter()
-            _, batch = next(stream)
-            waited = time.perf_counter() - asked
+            self._say(self.trace.at(step, before))
+            (_, batch), waited = stream.take(lambda running=before: not _ready(running))
+            self.ledger.move(waited, "train", "input_wait")
             reach("run.step")
             placed = partitioning.shard_batch(batch, self.setup.mesh)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -208,8 +227,10 @@ class _Loop:
             if step % self.config.log_every == 0:
                 self._report(step)
             self.meter.add(sums, placed, waited)
+            self.spikes.clock(self.ledger.stepping)
             step, before = step + 1, sums
         self._report(step)
+        self._say(self.trace.at(step, before))
         return step, state
 
     def _stops(self) -> bool:
@@ -228,6 +249,8 @@ class _Loop:
             self._validate(step, state)
         if save:
             self._save(step, state)
+        if save or self.goodput.due():
+            self._tell_time(step)
         self.store.poll()
         self._tell_saved()
 
@@ -238,7 +261,8 @@ class _Loop:
             self._validate(step, state)
         if step > self.setup.start:
             self._save(step, state)
-            self.store.wait()
+            with self.ledger.during("checkpoint"):
+                self.store.wait()
             self._tell_saved()
             if self.store.saved != step:
                 raise UserError(
@@ -261,6 +285,9 @@ class _Loop:
         values, seconds = meter.report()
         self.eta.stepped(steps * self.stage.flops, seconds)
         self.metrics.write(step, "train", values)
+        for spike in self.spikes.look(step, meter.losses):
+            self.directory.event("spike", **dataclasses.asdict(spike))
+            self._say(f"note: {spike}")
         every = run.evaluation.every
         work = sum(s.flops * max(s.stop - max(s.start, step), 0) for s in self.setup.stages)
         left = self.eta.seconds(work, -(-run.steps // every) - step // every if every else 0)
@@ -299,13 +326,14 @@ class _Loop:
         self._report(step)
         self.progress.phase("validating")
         began = time.perf_counter()
-        values = validate(
-            self.stage.eval_step,
-            state.params,
-            self.stage.validation,
-            self.setup.mesh,
-            self.config.evaluation.batches,
-        )
+        with self.ledger.during("evaluation"):
+            values = validate(
+                self.stage.eval_step,
+                state.params,
+                self.stage.validation,
+                self.setup.mesh,
+                self.config.evaluation.batches,
+            )
         self.eta.evaluated(time.perf_counter() - began)
         self.progress.phase(None)
         self.validated = (step, values["loss"])
@@ -327,7 +355,8 @@ class _Loop:
             data=self.setup.stages[0].batches.fingerprint,
         )
         self.progress.phase("saving")
-        self.store.save(record, state)
+        with self.ledger.during("checkpoint"):
+            self.store.save(record, state)
         self.progress.phase(None)
 
     def _tell_saved(self) -> None:
@@ -335,6 +364,20 @@ class _Loop:
             self.told_saved = self.store.saved
             self.directory.event("saved", step=self.told_saved)
             self.progress.update(self.progress.step, saved=str(self.told_saved))
+
+    def _tell_time(self, step: int | None = None) -> None:
+        step = self.progress.step if step is None else step
+        self.metrics.write(step, "time", self.goodput.account(step).metrics())
+        self.directory.event("clock", **self.goodput.line(step))
+
+    def _say(self, text: str | None) -> None:
+        if text:
+            self.progress.say(text)
+
+
+def _ready(sums: Losses | None) -> bool:
+    """Whether the step with these sums is over."""
+    return sums is None or all(array.is_ready() for array in jax.tree.leaves(sums))
 
 
 def _fields(record: Record | None) -> dict[str, Any] | None:

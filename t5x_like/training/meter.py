@@ -59,6 +59,9 @@ class Meter:
       features: of the batch.
       terms: of the objective.
       clock: seconds, monotonic; replaced in tests.
+
+    Attributes:
+      losses: of the steps of the last report; NaN where a step was skipped.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Meter:
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.tokens_seen, self.nonfinite_in_a_row, self.skipped = tokens_seen, 0, skipped
+        self.losses: list[float] = []
         self._pad, self._clock = pad, clock
         self.turn(flops, features, terms)
         self._sums: list[Losses] = []
@@ -112,6 +116,7 @@ class Meter:
             self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if bad else 0
             self.skipped += bad
         self.tokens_seen += tokens
+        self.losses = [mean([sums], self._terms).get("loss", math.nan) for sums in steps]
         values = mean([{n: v for n, v in sums.items() if n != "nonfinite"} for sums in steps], self._terms)
         values.setdefault("loss", math.nan)  # every one of the steps was skipped
         values |= {

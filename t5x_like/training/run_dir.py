@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,19 @@ class RunDir:
                 file.write(line + "\n")
         except OSError:
             pass
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of events.jsonl in order; what a kill cut off is left out."""
+        try:
+            lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValueError, RecursionError):
+                if isinstance(value := json.loads(line), dict):
+                    found.append(value)
+        return found
 
     def describe(self, config_json: str, config_text: str, devices: list[str]) -> None:
         """Writes config.json, config.txt and env.json, and adds to command.txt."""

@@ -58,12 +58,13 @@ def copy(finished, tmp_path):
 
 def figures(workdir):
     """All metrics that are not times."""
-    lines = metrics.read(workdir / "metrics.jsonl")
+    lines = [line for line in metrics.read(workdir / "metrics.jsonl") if line["kind"] != "time"]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
 def events(workdir):
-    return [json.loads(line) for line in (workdir / "events.jsonl").read_text().splitlines()]
+    lines = map(json.loads, (workdir / "events.jsonl").read_text().splitlines())
+    return [event for event in lines if event["event"] != "clock"]
 
 
 def params_of(workdir):

@@ -3,6 +3,9 @@
 Every process runs the same program on its own devices; arrays span them all. What differs between processes goes
 through this file: values that the first decides (`from_first`), mistakes that one of them meets (`together`), a wish
 to stop (`Wishes`). With one process all of it costs nothing.
+
+Words go by JAX's coordination service, not by the devices: it waits as long as it is told to, where collectives of a
+CPU give up on a process that compiles half a minute longer than another.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -20,7 +24,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax._src import distributed as runtime  # for its client, as Orbax; there is no public way to it
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32
 
@@ -36,6 +40,9 @@ HEARTBEAT_SECONDS = 60
 
 LEAVE_SECONDS = 15
 """How long a process that is done, or stops with an error, waits for the others to be so too."""
+
+WAIT_SECONDS = 1800
+"""How long a process that lives may keep the others waiting: they read, compile, and save at speeds of their own."""
 
 
 def detect(environ: Mapping[str, str], devices: Path = Path("/dev")) -> str | None:
@@ -160,11 +167,36 @@ def gather(value: Any) -> list[Any]:
     """The value of every process (anything JSON can hold), in the order of their numbers. All must call it."""
     if jax.process_count() == 1:
         return [value]
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    room = 1 << int(max(lengths) - 1).bit_length()  # few shapes, so few compilations
-    rows = multihost_utils.process_allgather(np.pad(text, (0, room - len(text))))
-    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+    client, me = runtime.global_state.client, jax.process_index()
+    assert client is not None
+    turn = next(_TURNS)
+    client.key_value_set(f"t5x_like/{turn}/{me}", json.dumps(value))
+    found = []
+    for number in range(jax.process_count()):
+        try:
+            text = client.blocking_key_value_get(f"t5x_like/{turn}/{number}", WAIT_SECONDS * 1000)
+        except jax.errors.JaxRuntimeError as e:
+            raise UserError(
+                f"process {number} has not answered for {WAIT_SECONDS} seconds: {str(e).splitlines()[0][:200]}",
+                where=f"process {me}",
+                help="its own output says why; the same command goes on from the last checkpoint",
+                code=Exit.IO_ERROR,
+            ) from None
+        found.append(json.loads(text))
+    if turn:  # all have come here, so all have read what came before
+        client.key_value_delete(f"t5x_like/{turn - 1}/{me}")
+    return found
+
+
+_TURNS = itertools.count()  # the same on all processes, as all of them call `gather` in the same order
+
+
+def compiled(function: Any, *arguments: Any) -> Any:
+    """The program of a jitted function for these arguments, when all processes have theirs: they may differ by
+    minutes, and what the devices first exchange must come at one time."""
+    program = function.lower(*arguments).compile()
+    gather(None)
+    return program
 
 
 @contextlib.contextmanager

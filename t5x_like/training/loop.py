@@ -133,6 +133,7 @@ class _Loop:
         self.validated: tuple[int, float | None] = (-1, None)
         self.wishes = distributed.Wishes() if jax.process_count() > 1 else None
         self.stopped_by: str | None = None
+        self.eval_step: EvalStep | None = None  # compiled for the stage, when it is first wanted
         self.told_saved: int | None = None
         store.say = self.progress.say
 
@@ -160,7 +161,8 @@ class _Loop:
                     else:
                         self._turn(step)
                     self.progress.phase("compiling")
-                    with self.ledger.during("compile"):
+                    # What devices exchange first must come at one time.
+                    with self.ledger.during("compile"), distributed.together():
                         train_step = compiling.result()
                     self.progress.phase(None)
                     self.meter.reset_clock()
@@ -193,7 +195,7 @@ class _Loop:
         """From one stage to the next."""
         stage, objective = self.stage, self.stage.run.objective
         self.meter.turn(stage.flops, stage.batches.features, objective.terms)
-        self.spikes = Spikes()
+        self.spikes, self.eval_step = Spikes(), None
         what = f"{objective.summary}, {stage.run.batch_size} examples"
         self.directory.event("phase", step=step, what=what)
         self.progress.say(f"from step {step:,} on: {what}")
@@ -326,14 +328,13 @@ class _Loop:
         self._report(step)
         self.progress.phase("validating")
         began = time.perf_counter()
+        held_out, mesh = self.stage.validation, self.setup.mesh
+        if self.eval_step is None:
+            with self.ledger.during("compile"):
+                batch = partitioning.abstract_batch(held_out.features, held_out.batch_size, mesh)
+                self.eval_step = distributed.compiled(self.stage.eval_step, state.params, batch)
         with self.ledger.during("evaluation"):
-            values = validate(
-                self.stage.eval_step,
-                state.params,
-                self.stage.validation,
-                self.setup.mesh,
-                self.config.evaluation.batches,
-            )
+            values = validate(self.eval_step, state.params, held_out, mesh, self.config.evaluation.batches)
         self.eta.evaluated(time.perf_counter() - began)
         self.progress.phase(None)
         self.validated = (step, values["loss"])

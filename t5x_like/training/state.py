@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int32
 
 from t5x_like.models.sharding import Rules
-from t5x_like.training import partitioning
+from t5x_like.training import distributed, partitioning
 from t5x_like.training.optimizers import Optimizer
 from t5x_like.training.partitioning import RULES
 from t5x_like.training.schedules import Schedule
@@ -64,7 +64,9 @@ def create(
     init = _init(model, optimizer, schedule)
     # As NumPy the key is of no device: every process of several gives it to its own.
     bits = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    return jax.jit(lambda key: init(jax.random.wrap_key_data(key)), out_shardings=placed)(bits)
+    return distributed.compiled(
+        jax.jit(lambda key: init(jax.random.wrap_key_data(key)), out_shardings=placed), bits
+    )(bits)
 
 
 def abstract(

@@ -380,20 +380,7 @@ class _Records:
         if length is None or not self._believing:
             self._seek_record(0)
             return Record(headers, b"", position, self._offset - begin)
-        inside: int | None = None
-        missing = length
-        while missing and self._fill(1):
-            if inside is None and (found := _NEXT.search(self._buffer, 0, missing)):
-                inside = self._offset + found.start() + 1
-            step = min(missing, len(self._buffer))
-            if missing > step > 2 * _TAIL:
-                step -= 2 * _TAIL  # so that a line across two pieces is found
-            elif missing > step and not self._fill(len(self._buffer) + 1):
-                step = len(self._buffer)
-            else:
-                step = min(missing, len(self._buffer))
-            missing -= step
-            self._drop(step)
+        inside, missing = self._pass(length)
         if self._fits(0) and not missing and not self._damaged():
             return Record(headers, b"", position, length)
         if inside is not None:
@@ -402,6 +389,22 @@ class _Records:
         elif self._damaged():
             return None
         return Record(headers, b"", position, self._offset - begin)
+
+    def _pass(self, count: int) -> tuple[int | None, int]:
+        """Drops `count` bytes; where in the stream they hold what looks like a record, and how many are missing."""
+        inside: int | None = None
+        while count:
+            self._fill(min(count, 1 << 18))
+            if inside is None and (found := _NEXT.search(self._buffer, 0, count)):
+                inside = self._offset + found.start() + 1
+            size = len(self._buffer)
+            if size < count and not self._ended:
+                size -= 2 * _TAIL  # so that a line across two pieces is found
+            if not size:
+                break
+            self._drop(min(size, count))
+            count -= min(size, count)
+        return inside, count
 
     def _go_to(self, offset: int) -> None:
         self._stream.rewind()

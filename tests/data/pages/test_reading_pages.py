@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import pickle
+
+import fsspec
+import pytest
+import zstandard
+
+from t5x_like.data import example_proto, sources
+from t5x_like.data.documents import Document, Problem, Settings
+from t5x_like.data.pages import RawPage, charsets, find, read, units
+from t5x_like.errors import UserError
+from tests.data.pages.web import packed, page, read_all, response
+
+SETTINGS = Settings()
+
+
+def test_a_folder_of_html(tmp_path):
+    (tmp_path / "sub").mkdir()
+    contents = {
+        "a.html": b"<p>a",
+        "b.htm.gz": gzip.compress(b"<p>b"),
+        "sub/c.xhtml.zst": zstandard.ZstdCompressor().compress(b"<p>c"),
+        "d.html": b"",
+        "e.html": b" \n ",
+        "f.html.gz": gzip.compress(b"<p>f")[:-9],
+        "g.html": b"<p>" + bytes(range(128, 256)) * 9,
+        "h.html": b"<p>h\0h",
+        "i.html": b"<p>" + b"long " * 1000,
+        "notes.pdf": b"%PDF",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    pages, documents, problems = read_all(tmp_path, max_document_bytes=4096)
+    assert [(each.html, each.source.removeprefix(f"{tmp_path}/")) for each in pages] == [
+        ("<p>a", "a.html"),
+        ("<p>b", "b.htm.gz"),
+        ("<p>hh", "h.html"),
+        ("<p>c", "sub/c.xhtml.zst"),
+    ]
+    assert not documents and {each.url for each in pages} == {""}
+    assert [(each.file.rpartition("/")[2], each.kind, each.action) for each in problems] == [
+        ("d.html", "empty_file", "skipped"),
+        ("e.html", "empty_document", "skipped"),
+        ("f.html.gz", "truncated", "skipped"),
+        ("g.html", "undecodable_charset", "skipped"),
+        ("h.html", "nul", "mended"),
+        ("i.html", "too_long", "skipped"),
+    ]
+
+
+def test_small_files_share_a_unit_and_units_cross_processes(tmp_path):
+    for number in range(300):
+        (tmp_path / f"{number:03}.html").write_bytes(b"<p>" + b"x" * 2000)
+    files, _ = find([str(tmp_path)])
+    found = list(units(files, SETTINGS))
+    assert [unit.number for unit in found] == [0, 1]
+    assert sum(unit.consumed for unit in found) == sum(file.size for file in files)
+    again = pickle.loads(pickle.dumps(found))
+    assert [list(read(unit, SETTINGS)) for unit in again] == [list(read(unit, SETTINGS)) for unit in found]
+
+
+def test_text_in_every_form(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"text": "one", "url": "http://e.com/1", "timestamp": "2019-04-18T12:00:00Z"})
+        + "\nbroken\n"
+        + json.dumps({"text": "two", "url": "a\nb"})
+    )
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"three\n\nfour"))
+    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(b'{"text": "five"}'))
+    pages, documents, problems = read_all(tmp_path)
+    assert not pages
+    assert [(d.text, d.url, d.timestamp, d.source.rpartition("/")[2], d.position) for d in documents] == [
+        ("one", "http://e.com/1", "2019-04-18T12:00:00Z", "a.jsonl", 0),
+        ("two", "", "", "a.jsonl", 85),
+        ("three", "", "", "b.txt.gz", 0),
+        ("four", "", "", "b.txt.gz", 7),
+        ("five", "", "", "c.jsonl.zst", 0),
+    ]
+    assert [(each.kind, each.byte) for each in problems] == [("broken_json", 78)]
+
+
+def test_parquet_and_tfds_keep_url_and_timestamp(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {"timestamp": ["2019"], "text": ["hello"], "url": ["http://e.com/"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    _, (document,), _ = read_all(tmp_path / "x.parquet")
+    wanted = Document("hello", "http://e.com/", "2019", str(tmp_path / "x.parquet"), 1)
+    assert document == wanted
+
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    path = tmp_path / "x.array_record"
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    writer.write(example_proto.write_bytes({key: values[0].encode() for key, values in columns.items()}))
+    writer.close()
+    _, (document,), _ = read_all(path)
+    assert document == Document("hello", "http://e.com/", "2019", str(path), 1)
+
+
+def test_urls_of_fsspec():
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/crawl/one.warc.gz", packed([page(0), page(1)], ".gz"))
+    memory.pipe("/crawl/two.html", b"<p>two")
+    for name in ("memory://crawl", "memory://crawl/*"):
+        pages, _, problems = read_all(name)
+        assert [each.url for each in pages] == ["http://example.com/0", "http://example.com/1", ""]
+        assert pages[0].source == "memory:///crawl/one.warc.gz" and not problems
+
+
+def test_shards_that_are_not_there(tmp_path):
+    (tmp_path / "a.warc.gz").write_bytes(packed([page(0)], ".gz"))
+    (tmp_path / "b.warc.gz").write_bytes(b"")
+    names = [str(tmp_path / name) for name in ("a.warc.gz", "b.warc.gz", "c.warc.gz")]
+    files, problems = find(names)
+    assert [file.name for file in files] == names[:2]
+    assert [(each.kind, each.file) for each in problems] == [("missing_file", names[2])]
+    with pytest.raises(UserError, match="no such file") as error:
+        find(names, bad_input="fail")
+    assert "did you mean" in error.value.help
+    with pytest.raises(UserError, match="no such file"):
+        find(names[2:])
+    # A shard that goes while the others are read.
+    found = list(units(files, SETTINGS))
+    (tmp_path / "a.warc.gz").unlink()
+    items = [item for unit in found for item in read(unit, SETTINGS)]
+    assert [(each.kind, each.file) for each in items] == [
+        ("unreadable_file", names[0]),
+        ("empty_file", names[1]),
+    ]
+
+
+def test_a_name_that_looks_like_a_page_only(tmp_path):
+    (tmp_path / "x.warc.gz").write_bytes(b"hello")
+    (tmp_path / "y.html").write_bytes(b"<p>y")
+    pages, _, problems = read_all(tmp_path)
+    assert [each.html for each in pages] == ["<p>y"]
+    assert [(each.kind, each.byte) for each in problems] == [("damaged", 0)]
+    # `prepare` reads text and says who reads pages.
+    with pytest.raises(UserError, match="unknown kind of file") as error:
+        sources.find([str(tmp_path / "y.html")])
+    assert "t5x_like.corpus" in error.value.help
+
+
+def test_problems_name_file_and_byte(tmp_path):
+    path = tmp_path / "x.warc.gz"
+    path.write_bytes(packed([page(0), response("http://e.com/", b"<p>\xff\xff" * 50), page(1)], ".gz"))
+    items = [item for unit in units(find([str(path)])[0], SETTINGS) for item in read(unit, SETTINGS)]
+    (problem,) = [item for item in items if isinstance(item, Problem)]
+    assert len([item for item in items if isinstance(item, RawPage)]) == 3
+    assert (problem.kind, problem.action) == ("wrong_charset", "mended")
+    assert problem.byte == len(packed([page(0)], ".gz"))
+    assert str(problem.byte) in str(problem.error()) and str(path) in str(problem.error())
+
+
+RUSSIAN = "<p>Это достаточно длинный текст на русском языке, чтобы кодировку можно было угадать.</p>" * 3
+
+
+@pytest.mark.parametrize(
+    ("data", "declared", "text", "kinds"),
+    [
+        (b"plain", "", "plain", []),
+        ("é".encode(), "", "é", []),
+        ("é".encode("latin-1"), "ISO-8859-1", "é", []),
+        (b"\x93quoted\x94", "iso-8859-1", "“quoted”", []),
+        (codecs.BOM_UTF8 + "é".encode(), "iso-8859-1", "é", []),
+        ("é".encode("utf-16"), "", "é", []),
+        (codecs.BOM_UTF16_BE + "é".encode("utf-16-be"), "", "é", []),
+        ("日本".encode("cp932"), "Shift_JIS", "日本", []),
+        ("<meta charset=gb2312>中文".encode("gb18030"), "", "<meta charset=gb2312>中文", []),
+        (
+            "<meta http-equiv=Content-Type content='text/html; charset=koi8-r'>да".encode("koi8-r"),
+            "",
+            "<meta http-equiv=Content-Type content='text/html; charset=koi8-r'>да",
+            [],
+        ),
+        ("<?xml version='1.0' encoding='windows-1251'?>да".encode("cp1251"), "", None, []),
+        ("é".encode(), "klingon", "é", ["unknown_charset"]),
+        ("é".encode(), "us-ascii", "Ã©", []),
+        ("日本語".encode(), "shift_jis", "日本語", ["wrong_charset"]),
+        (RUSSIAN.encode("cp1251"), "", RUSSIAN, []),
+        (RUSSIAN.encode("koi8-r"), "utf-8", RUSSIAN, ["wrong_charset"]),
+        ("é".encode() * 1000 + b"\xff", "utf-8", "é" * 1000 + "�", ["invalid_bytes"]),
+        # Python knows these as codecs; a page may not.
+        (b"\\u0041", "unicode_escape", "\\u0041", ["unknown_charset"]),
+        (b"x", "zlib_codec", "x", ["unknown_charset"]),
+        (b"+AEE-", "utf-7", "+AEE-", ["unknown_charset"]),
+    ],
+)
+def test_charsets(data, declared, text, kinds):
+    found = charsets.decode(data, declared)
+    assert found is not None
+    assert found[0] == (text if text is not None else data.decode("cp1251"))
+    assert [kind for kind, _ in found[1]] == kinds
+
+
+def test_bytes_that_are_no_text():
+    assert charsets.decode(b"\x81\x8d\x8f\x90\x9d" * 50) is None
+    assert charsets.decode(codecs.BOM_UTF16_LE + b"\x00\xd8" * 50) is None
+
+
+def test_every_label_has_a_codec():
+    for codec in charsets._LABELS:
+        assert codecs.lookup(codec)._is_text_encoding  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 FAMILY ?= t5
 
-.PHONY: quickstart test test-fast test-minilm lint types bench clean install
+.PHONY: quickstart test test-fast test-minilm lint types bench clean install lock release
 
 quickstart: $(VENV)/installed
 	@$(RUN) -m t5x_like.quickstart --family=$(FAMILY)
@@ -32,6 +32,18 @@ types: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(RUN) -m benchmarks.run
+
+# Every dependency with the hashes of its files; needs uv. `pip install --require-hashes -r requirements.lock` uses it.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate \
+	  --output-file requirements.lock requirements.txt
+
+# Bill of materials, licences, known advisories, and a wheel that two builds agree upon.
+release: $(VENV)/installed
+	$(RUN) -m release.locked
+	$(RUN) -m release.advisories
+	$(RUN) -m release.sbom --output=build
+	$(RUN) -m release.wheel --output=dist
 
 install: $(VENV)/installed
 

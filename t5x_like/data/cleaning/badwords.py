@@ -14,7 +14,8 @@ from t5x_like.data.cleaning.base import Rejection, in_unit
 from t5x_like.data.documents import Document
 from t5x_like.errors import Exit, UserError
 
-_WORD = re.compile(r"\w+")
+_RUN = re.compile(r"\w+")
+_SPACES = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 _NO_SPACES = ("ja", "th", "zh")
 # Common parts of words in languages without spaces; each would remove more than a tenth of its language's pages.
 _ALLOWED = {"ja": frozenset(("sm", "グロ", "女の子")), "zh": frozenset(("性",))}
@@ -47,8 +48,8 @@ class BadWords:
 
     def __call__(self, document: Document) -> Document | Rejection:
         language = (document.language or self.language).partition("-")[0]
-        matcher = _matchers(self.lists, self.language).get(language)
-        if matcher is None or not (word := matcher.first(document.text.lower())):
+        words = _lists(self.lists, self.language).get(language)
+        if words is None or not (word := words.first_in(document.text.lower())):
             return document
         rejected, of = self.share.as_integer_ratio()
         if urls.hashed(document.url) % of >= rejected:
@@ -56,58 +57,64 @@ class BadWords:
         return Rejection(self.name, "bad_word", word)
 
 
-class _Matcher(NamedTuple):
-    """Finds a word of a list in a text, without going through the text once a word.
+class _Words(NamedTuple):
+    r"""A list, arranged so that a text is gone through once.
+
+    A word of the list that stands between non-word characters, as `(?:\W|^)(...)(?:\W|$)` has it, is made of whole
+    runs of word characters; so its longest run is among those of the text.
 
     Attributes:
-      by_word: what must stand in the text as a whole word -> what then to look for; the empty tuple where the word is
-        all there is to it.
-      inside: words, each with its characters, that may stand anywhere in the text.
-      others: patterns of words without letters or digits.
+      by_run: run -> the words of the list whose longest run it is.
+      others: words without such characters, which are looked for everywhere.
+      whole: whether words must stand between non-word characters.
     """
 
-    by_word: dict[str, tuple[re.Pattern[str], ...]]
-    inside: tuple[tuple[str, frozenset[str]], ...]
-    others: tuple[re.Pattern[str], ...]
+    by_run: dict[str, tuple[str, ...]]
+    others: tuple[str, ...]
+    whole: bool
 
-    def first(self, text: str) -> str:
-        """A word of the list that is in `text`, or nothing."""
-        if self.inside:
-            characters = set(text)
-            return next((w for w, letters in self.inside if letters <= characters and w in text), "")
-        # A word between non-word characters is a run of word characters.
-        for word in sorted(self.by_word.keys() & set(_WORD.findall(text))):
-            patterns = self.by_word[word]
-            if not patterns:
-                return word
-            for pattern in patterns:
-                if found := pattern.search(text):
-                    return found[1]
-        return next((found[1] for pattern in self.others if (found := pattern.search(text))), "")
+    def first_in(self, text: str) -> str:
+        """The first of the words, by the alphabet of their runs, that is in `text`; nothing if none is."""
+        if self.by_run:
+            runs = text.translate(_SPACES).split() if text.isascii() else _RUN.findall(text)
+            for run in sorted(self.by_run.keys() & set(runs)):
+                for word in self.by_run[run]:
+                    if word == run or self._stands_in(text, word):
+                        return word
+        return next((word for word in self.others if word in text and self._stands_in(text, word)), "")
+
+    def _stands_in(self, text: str, word: str) -> bool:
+        begin = text.find(word)
+        while begin >= 0:
+            end = begin + len(word)
+            if not self.whole or not (_in_word(text[begin - 1 : begin]) or _in_word(text[end : end + 1])):
+                return True
+            begin = text.find(word, begin + 1)
+        return False
 
 
-def _matcher(language: str, words: Iterable[str]) -> _Matcher:
+def _in_word(character: str) -> bool:
+    r"""Whether `\w` matches it; nothing, at the ends of a text, is no character."""
+    return character.isalnum() or character == "_"
+
+
+def _arranged(language: str, words: Iterable[str]) -> _Words:
     words = sorted(set(words) - _ALLOWED.get(language, frozenset()))
     if language in _NO_SPACES:
-        return _Matcher({}, tuple((word, frozenset(word)) for word in words), ())
-    by_word: dict[str, tuple[re.Pattern[str], ...]] = {}
+        return _Words({}, tuple(words), False)
+    by_run: dict[str, tuple[str, ...]] = {}
     others = []
     for word in words:
-        runs = _WORD.findall(word)
-        if runs == [word]:
-            continue
-        pattern = re.compile(rf"(?:\W|^)({re.escape(word)})(?:\W|$)")
-        if runs:
-            longest = max(runs, key=len)
-            by_word[longest] = (*by_word.get(longest, ()), pattern)
+        if runs := _RUN.findall(word):
+            run = max(runs, key=len)
+            by_run[run] = (*by_run.get(run, ()), word)
         else:
-            others.append(pattern)
-    by_word |= {word: () for word in words if _WORD.fullmatch(word)}
-    return _Matcher(by_word, (), tuple(others))
+            others.append(word)
+    return _Words(by_run, tuple(others), True)
 
 
 @functools.cache
-def _matchers(lists: str, language: str) -> dict[str, _Matcher]:
+def _lists(lists: str, language: str) -> dict[str, _Words]:
     if lists == "ldnoobw":
         found = files.bad_words()
     elif lists.endswith((".json", ".json.gz")):
@@ -123,4 +130,4 @@ def _matchers(lists: str, language: str) -> dict[str, _Matcher]:
         found = {language: list(files.lines(lists, "lists"))}
     if any("" in words for words in found.values()):
         raise UserError("an empty word is in every page", where=f"lists: {lists}", code=Exit.BAD_DATA)
-    return {name: _matcher(name, words) for name, words in found.items()}
+    return {name: _arranged(name, words) for name, words in found.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import ClassVar
 
 from t5x_like.data.cleaning.base import Rejection, at_least
@@ -24,6 +23,7 @@ POLICIES = (
     "use of cookies",
     "use cookies",
 )
+_PHRASES = ("lorem ipsum", "javascript", *POLICIES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,53 +67,58 @@ class C4Clean:
         at_least(self, "min_sentences", 0)
 
     def __call__(self, document: Document) -> Document | Rejection:
-        # What is nowhere on the page is in none of its lines. Citation marks may stand inside of words.
         text = document.text
-        page = (_CITATION.sub("", text) if "[" in text else text).lower()
-        lorem, script = "lorem ipsum" in page, "javascript" in page
-        brace = "{" in text
-        policy = any(phrase in page for phrase in POLICIES)
-        if self.whole_page and lorem:
-            return Rejection(self.name, "lorem_ipsum")
-        if self.whole_page and brace:
-            return Rejection(self.name, "curly_bracket")
-        kept = []
-        for line in self._sentence_lines(text):
-            if lorem or script or policy:
-                small = line.lower()
-                if "lorem ipsum" in small:
-                    return Rejection(self.name, "lorem_ipsum", line)
-                if "javascript" in small:
-                    continue
-                if brace and "{" in line:
-                    return Rejection(self.name, "curly_bracket", line)
-                if policy and any(phrase in small for phrase in POLICIES):
-                    continue
-            elif brace and "{" in line:
-                return Rejection(self.name, "curly_bracket", line)
-            kept.append(line)
+        if self.whole_page:
+            if "{" in text:
+                return Rejection(self.name, "curly_bracket")
+            if "lorem ipsum" in text.lower():
+                return Rejection(self.name, "lorem_ipsum")
+        kept = self._sentence_lines(text)
+        cleaned = "\n".join(kept)
+        small = cleaned.lower()
+        if "{" in cleaned or any(phrase in small for phrase in _PHRASES):
+            found = self._harmless_lines(kept)
+            if isinstance(found, Rejection):
+                return found
+            kept, cleaned = found, "\n".join(found)
         # A line is a sentence or more, unless it was nothing but citation marks.
         sure = sum(map(bool, map(str.strip, kept))) if self.words_before_citations else len(kept)
         if sure < self.min_sentences and sum(map(count_sentences, kept)) < self.min_sentences:
             return Rejection(self.name, "too_few_sentences")
-        cleaned = "\n".join(kept).strip()
+        cleaned = cleaned.strip()
         return document if cleaned == text else dataclasses.replace(document, text=cleaned)
 
-    def _sentence_lines(self, text: str) -> Iterator[str]:
+    def _sentence_lines(self, text: str) -> list[str]:
         """Lines that end as sentences do, with enough words of bearable length, without their citation marks."""
-        marks, few = self.end_marks, self.min_words - 1
-        for line in text.splitlines():
-            line = line.strip()
-            before = line
-            if "[" in line:
-                line = _CITATION.sub("", line)
-            if marks and (not line.endswith(marks) or (line.endswith("...") and not self.ellipsis)):
+        marks, few, longest = self.end_marks, self.min_words - 1, self.max_word_length
+        lines = filter(None, map(str.strip, text.splitlines()))
+        if "[" in text:
+            pairs = [(line, _CITATION.sub("", line) if "[" in line else line) for line in lines]
+            pairs = [pair for pair in pairs if not marks or pair[1].endswith(marks)]
+        else:
+            pairs = [(line, line) for line in lines if not marks or line.endswith(marks)]
+        return [
+            line
+            for before, line in pairs
+            if (self.ellipsis or not marks or not line.endswith("..."))
+            and len((before if self.words_before_citations else line).split(None, few)) > few
+            and (len(before) <= longest or max(map(len, before.split())) <= longest)
+        ]
+
+    def _harmless_lines(self, lines: list[str]) -> list[str] | Rejection:
+        """Lines without JavaScript and policies, or why the page goes; the first line that says so decides."""
+        kept = []
+        for line in lines:
+            small = line.lower()
+            if "lorem ipsum" in small:
+                return Rejection(self.name, "lorem_ipsum", line)
+            if "javascript" in small:
                 continue
-            if len((before if self.words_before_citations else line).split(None, few)) <= few:
-                continue
-            if len(before) > self.max_word_length and max(map(len, before.split())) > self.max_word_length:
-                continue
-            yield line
+            if "{" in line:
+                return Rejection(self.name, "curly_bracket", line)
+            if not any(phrase in small for phrase in POLICIES):
+                kept.append(line)
+        return kept
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

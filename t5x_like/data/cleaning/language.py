@@ -1,6 +1,6 @@
 """In what language a document is: kept if it is in one of those asked for, and surely so.
 
-Three identifiers. `LangDetect` is C4's, slow and old; `CLD3` is mC4's; `FastText` is what RefinedWeb and FineWeb take,
+Three identifiers. `LangDetect` is C4's, old and slow; `CLD3` is mC4's; `FastText` is what RefinedWeb and FineWeb take,
 and by far the fastest. Each notes what it found in the document.
 """
 
@@ -11,6 +11,7 @@ import functools
 import importlib
 from typing import Any, ClassVar
 
+from t5x_like.data.cleaning import langdetect
 from t5x_like.data.cleaning.base import Rejection, in_unit
 from t5x_like.data.documents import Document
 from t5x_like.errors import UserError
@@ -40,17 +41,10 @@ class LangDetect:
         in_unit(self, "min_probability")
 
     def __call__(self, document: Document) -> Document | Rejection:
-        package, factory = _langdetect()
-        detector = factory.create()
-        detector.seed = 0
-        detector.append(document.text)
-        try:
-            found = detector.get_probabilities()
-        except package.lang_detect_exception.LangDetectException:
-            return Rejection(self.name, "no_language")
+        found = langdetect.probabilities(document.text)
         if not found:
             return Rejection(self.name, "no_language")
-        language, probability = found[0].lang, found[0].prob
+        language, probability = found[0]
         if probability < self.min_probability:
             return Rejection(self.name, "low_confidence", f"{language} {probability:.4f}")
         if language not in self.languages:
@@ -140,14 +134,6 @@ def _package(name: str, package: str) -> Any:
         raise UserError(
             f"telling languages apart needs the package {package}", help="pip install 't5x_like[corpus]'"
         ) from None
-
-
-@functools.cache
-def _langdetect() -> tuple[Any, Any]:
-    package = _package("langdetect", "langdetect")
-    factory = package.DetectorFactory()
-    factory.load_profile(package.detector_factory.PROFILES_DIRECTORY)
-    return package, factory
 
 
 @functools.cache

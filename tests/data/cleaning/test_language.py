@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import tfds_c4
 import web_pages
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from t5x_like.data.cleaning import langdetect
 from t5x_like.data.cleaning.language import CLD3, MC4_LANGUAGES, FastText, LangDetect
 from t5x_like.data.documents import Document
 
@@ -91,3 +96,30 @@ def test_fasttext_knows_what_it_reads(language):
     )
     other = FastText(languages=("sw",))(Document(GREETINGS[language]))
     assert other.reason == "other_language" and other.detail.startswith(language)
+
+
+_letters = st.text(st.sampled_from("abz AÉñßŞȘșăÂạ́ế.,[]^_@/:-日本ひカ한글русی ه ع \n\u2014"), max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_letters | st.text(max_size=40) | st.lists(st.sampled_from(TEXTS), max_size=2).map(" ".join))
+def test_probabilities_are_those_of_langdetect(text):
+    package = pytest.importorskip("langdetect")
+    package.DetectorFactory.seed = 0
+    try:
+        expected = [(found.lang, found.prob) for found in package.detect_langs(text)]
+    except package.lang_detect_exception.LangDetectException:
+        expected = []
+    found = langdetect.probabilities(text)
+    assert [language for language, _ in found] == [language for language, _ in expected]
+    assert [share for _, share in found] == pytest.approx([share for _, share in expected], rel=1e-9)
+
+
+def test_draws_are_those_of_the_random_module():
+    for seed in (0, 1, 7):
+        expected, found = random.Random(seed), langdetect._Draws(seed)
+        for among in (1, 2, 3, 17, 1000, 29_999):
+            assert found.gauss() == pytest.approx(expected.gauss(0.0, 1.0), rel=1e-12)
+            places, ends = found.choices(among, 60)
+            found.used(int(ends[40]))
+            assert places[:41].tolist() == [expected.choice(range(among)) for _ in range(41)]

@@ -109,6 +109,12 @@ _VALIDATION_FRACTION = flags.DEFINE_float(
     "share of the documents, by a hash of their text, held out",
     flag_values=FLAGS,
 )
+_VALIDATION_INPUT = flags.DEFINE_list(
+    "validation_input",
+    None,
+    "sources that are the validation split; everything in --input is then for training",
+    flag_values=FLAGS,
+)
 _WRITE_TEXT = flags.DEFINE_string(
     "write_text_dataset",
     None,
@@ -143,6 +149,12 @@ def main(argv: list[str]) -> int:
                     where="command line",
                     help="leave one of the two out",
                 )
+    if _VALIDATION_INPUT.value and FLAGS["validation_fraction"].present:
+        raise UserError(
+            "--validation_fraction is for splitting --input, and --validation_input is a split already",
+            where="command line",
+            help="leave one of the two out",
+        )
     summary = prepare(
         Arguments(
             input=tuple(_INPUT.value or ()),
@@ -158,6 +170,7 @@ def main(argv: list[str]) -> int:
             ),
             tfds_data_dir=_TFDS_DATA_DIR.value,
             validation_fraction=_VALIDATION_FRACTION.value,
+            validation_input=tuple(_VALIDATION_INPUT.value or ()),
             write_text_dataset=_WRITE_TEXT.value,
             workers=_WORKERS.value,
             overwrite=_OVERWRITE.value,

@@ -56,13 +56,21 @@ def _whole(packed: bytes) -> list[int]:
     return values
 
 
-def write_bytes(features: Mapping[str, bytes]) -> bytes:
-    """An Example of one bytes value for each name."""
+def write(features: Mapping[str, bytes | int | float]) -> bytes:
+    """An Example of one value for each name."""
     entries = [
-        _field(1, _field(1, name.encode()) + _field(2, _field(1, _field(1, value))))
+        _field(1, _field(1, name.encode()) + _field(2, _feature(value)))
         for name, value in sorted(features.items())
     ]
     return _field(1, b"".join(entries))
+
+
+def _feature(value: bytes | int | float) -> bytes:
+    if isinstance(value, bytes):
+        return _field(1, _field(1, value))
+    if isinstance(value, float):
+        return _field(2, _field(1, struct.pack("<f", value)))
+    return _field(3, _field(1, _as_varint(value % (1 << 64))))
 
 
 def _fields(message: bytes, number: int) -> Iterator[bytes]:
@@ -100,9 +108,13 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    size, length = len(content), b""
+    return bytes([number << 3 | 2]) + _as_varint(len(content)) + content
+
+
+def _as_varint(value: int) -> bytes:
+    content = b""
     while True:
-        length += bytes([size & 127 | (128 if size > 127 else 0)])
-        size >>= 7
-        if not size:
-            return bytes([number << 3 | 2]) + length + content
+        content += bytes([value & 127 | (128 if value > 127 else 0)])
+        value >>= 7
+        if not value:
+            return content

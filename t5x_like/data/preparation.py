@@ -60,6 +60,7 @@ class Arguments:
       read: how documents are read and what happens to bad ones.
       tfds_data_dir: where TFDS keeps prepared datasets.
       validation_fraction: share of documents, by a hash of their text, in the validation split.
+      validation_input: sources that are the validation split; `input` is then all for training.
       write_text_dataset: also write the documents as a TFDS dataset into this folder.
       workers: processes; 0 takes one for each core.
       overwrite: replace a dataset or an unfinished preparation that was made with other arguments.
@@ -74,6 +75,7 @@ class Arguments:
     read: Settings = Settings()
     tfds_data_dir: str | None = None
     validation_fraction: float = 0.02
+    validation_input: tuple[str, ...] = ()
     write_text_dataset: str | None = None
     workers: int = 0
     overwrite: bool = False
@@ -98,11 +100,13 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
     started = time.monotonic()
     _check(arguments)
     output = Path(arguments.output)
-    files = sources.find(
-        arguments.input, text_field=arguments.read.text_field, tfds_data_dir=arguments.tfds_data_dir
-    )
+    files, held_out = _find(arguments.input, arguments), _find(arguments.validation_input, arguments)
+    training_files = len(files) if arguments.validation_input else None
+    files += held_out
     existing = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     request = _request(arguments, files, existing)
+    if training_files is not None:
+        request["training_files"] = training_files
     text_made = _text_is_made(arguments, request)
     if (output / "manifest.json").is_file() and not arguments.overwrite:
         summary = _made_before(output, request)
@@ -118,13 +122,14 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
             read=arguments.read,
             partial=str(partial),
             validation_fraction=arguments.validation_fraction,
+            training_files=training_files,
             keep_text=arguments.write_text_dataset is not None,
         )
         unit_bytes = arguments.unit_bytes or default_unit_bytes(files)
         plan = request | {"unit_bytes": unit_bytes, "keep_text": job.keep_text, "versions": _versions()}
         start_or_continue(partial, plan, arguments.overwrite, _begun)
         (partial / "units").mkdir(exist_ok=True)
-        tokenizer = _tokenizer(partial, arguments, files, existing, progress)
+        tokenizer = _tokenizer(partial, arguments, files[:training_files], existing, progress)
         units = encode_units(job, unit_bytes, arguments.workers or default_workers(files), progress)
         progress.stage("putting the parts together")
         summary = _assemble(job, units, tokenizer, request, arguments, output)
@@ -133,6 +138,14 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
 
 
 # ---- arguments and what is there already
+
+
+def _find(names: Sequence[str], arguments: Arguments) -> list[SourceFile]:
+    if not names and arguments.input:  # that there is none at all is for `find` to say
+        return []
+    return sources.find(
+        names, text_field=arguments.read.text_field, tfds_data_dir=arguments.tfds_data_dir
+    )
 
 
 def _check(arguments: Arguments) -> None:
@@ -253,9 +266,8 @@ def _tokenizer(
     if not folder.is_dir():
         if existing is None:
             progress.stage("reading a sample for the tokenizer")
-            sample = tokenizer_sample(
-                files, arguments.read, arguments.sample_bytes, arguments.validation_fraction
-            )
+            fraction = 0.0 if arguments.validation_input else arguments.validation_fraction
+            sample = tokenizer_sample(files, arguments.read, arguments.sample_bytes, fraction)
             progress.stage(f"training the tokenizer on {sum(map(len, sample)) / 1e6:.1f} MB of text")
             existing = arguments.training.train(sample)
         temporary = partial / "tokenizer.tmp"

@@ -51,11 +51,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def stage(self, name: str) -> None:
-        """What is being done now."""
+    def stage(self, name: str, total: int | None = None) -> None:
+        """What is being done now; with `total`, it is counted anew from nothing to that."""
         self._stage = name
+        if total is not None:
+            self._total, self._done, self._started = max(total, 1), 0, time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, description=name)
+            self._bar.update(self._task, description=name, total=self._total, completed=self._done)
         self._line()
 
     def advance(self, size: int) -> None:

@@ -26,6 +26,22 @@ _BATCH = 256
 _LEGACY = ("text", "question_answering", "translate", "summarization", "text_simplification")
 _CONVERT = "tfds convert_format --dataset=NAME --out_file_format=array_record --out_path=DIR"
 
+VERSION = "1.0.0"
+"""Of the datasets that are written here, as TFDS spells versions."""
+TEXT_AND_URL = {"text": str, "url": str}
+
+
+def _scalar(dtype: str) -> dict[str, Any]:
+    tensor = {"shape": {}, "dtype": dtype, "encoding": "none"}
+    return {"pythonClassName": "tensorflow_datasets.core.features.scalar.Scalar", "tensor": tensor}
+
+
+_FEATURES: dict[type, dict[str, Any]] = {
+    str: {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text", "text": {}},
+    int: _scalar("int64"),
+    float: _scalar("float32"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -90,19 +106,39 @@ def _reader(path: str | Path) -> Iterator[Any]:
             reader.close()
 
 
+class ShardWriter:
+    """Writes Examples into one ArrayRecord file.
+
+    Attributes:
+      records, bytes: written so far, serialised.
+    """
+
+    def __init__(self, path: str | Path):
+        # group_size:1 is what TFDS writes: every record can be read alone.
+        self._writer = ArrayRecordWriter(str(path), "group_size:1")
+        self.records = self.bytes = 0
+
+    def write(self, features: Mapping[str, bytes | int | float]) -> None:
+        """Adds an Example of one value for each feature."""
+        record = example_proto.write(features)
+        self.records += 1
+        self.bytes += len(record)
+        self._writer.write(record)
+
+    def close(self) -> None:
+        """The file is whole only after this."""
+        self._writer.close()
+
+
 def write_shard(path: str | Path, documents: Iterable[tuple[str, str]]) -> int:
     """Writes (text, url) pairs as Examples into one ArrayRecord file; returns their serialised bytes."""
-    # group_size:1 is what TFDS writes: every record can be read alone.
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    size = 0
+    writer = ShardWriter(path)
     try:
         for text, url in documents:
-            record = example_proto.write_bytes({"text": text.encode(), "url": url.encode()})
-            size += len(record)
-            writer.write(record)
+            writer.write({"text": text.encode(), "url": url.encode()})
     finally:
         writer.close()
-    return size
+    return writer.bytes
 
 
 def shard_name(dataset: str, split: str, index: int, shards: int) -> str:
@@ -111,7 +147,13 @@ def shard_name(dataset: str, split: str, index: int, shards: int) -> str:
 
 
 def write_description(
-    folder: Path, dataset: str, splits: Mapping[str, Sequence[tuple[int, int]]], description: str
+    folder: Path,
+    dataset: str,
+    splits: Mapping[str, Sequence[tuple[int, int]]],
+    description: str,
+    *,
+    config: str | None = None,
+    features: Mapping[str, type] = TEXT_AND_URL,
 ) -> None:
     """Writes dataset_info.json and features.json beside the shards.
 
@@ -120,10 +162,13 @@ def write_description(
       dataset: name in TFDS's spelling: lower case, digits, underscores.
       splits: split -> (documents, bytes) of each shard.
       description: goes into dataset_info.json.
+      config: name of the dataset's configuration, where it has one.
+      features: feature -> str, int or float.
     """
     info = {
         "name": dataset,
-        "version": "1.0.0",
+        **({"configName": config} if config else {}),
+        "version": VERSION,
         "description": description,
         "fileFormat": "array_record",
         "moduleName": "t5x_like",
@@ -138,12 +183,11 @@ def write_description(
             if shards
         ],
     }
-    text = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text", "text": {}}
-    features = {
+    described = {
         "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
-        "featuresDict": {"features": {"text": text, "url": text}},
+        "featuresDict": {"features": {name: _FEATURES[kind] for name, kind in features.items()}},
     }
-    (folder / "features.json").write_text(json.dumps(features, indent=4, sort_keys=True))
+    (folder / "features.json").write_text(json.dumps(described, indent=4, sort_keys=True))
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2, sort_keys=True))
 
 

@@ -46,6 +46,8 @@ class Job:
       files, read: the input and how it is read.
       partial: folder with the tokenizer and the units.
       validation_fraction: share of documents in the validation split.
+      training_files: how many of the files are for training, all others being validation; None where a hash of the
+        text decides.
       keep_text: also write the documents as ArrayRecord files.
     """
 
@@ -53,6 +55,7 @@ class Job:
     read: Settings
     partial: str
     validation_fraction: float
+    training_files: int | None = None
     keep_text: bool
 
     def unit_path(self, number: int) -> Path:
@@ -118,7 +121,10 @@ def _encode_unit(job: Job, number: int, unit: Sequence[Block]) -> None:
                 fail_if_asked(item, job.read)
                 _note(item, counts, listed)
             else:
-                validation = is_validation(text_hash(item.text), job.validation_fraction)
+                if job.training_files is None:
+                    validation = is_validation(text_hash(item.text), job.validation_fraction)
+                else:
+                    validation = block.file >= job.training_files
                 texts[SPLITS[validation]].append(item)
     arrays: dict[str, np.ndarray] = {}
     stats: dict[str, Any] = {}

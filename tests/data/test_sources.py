@@ -305,7 +305,7 @@ def test_missing_and_damaged_shards(tmp_path):
 
 def test_examples_on_the_wire():
     long = b"x" * 300
-    record = example_proto.write_bytes({"text": long, "url": b""})
+    record = example_proto.write({"text": long, "url": b""})
     assert example_proto.read_bytes(record, ("text", "url", "no")) == {"text": [long], "url": [b""]}
     for end in range(1, len(record)):
         try:

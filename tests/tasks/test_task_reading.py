@@ -141,7 +141,7 @@ def test_tfds(tmp_path):
 
 def proto(text: str, label: int) -> bytes:
     """An Example {sentence, label, idx}: by TensorFlow's field numbers."""
-    parts = example_proto.write_bytes({"sentence": text.encode()})
+    parts = example_proto.write({"sentence": text.encode()})
     for name, value in ((b"label", label), (b"idx", (1 << 64) - 1)):
         number = b""
         while value > 127:

@@ -179,6 +179,11 @@ class Exchange:
             yield _long_groups(slices)
 
 
+def judge(exchange: Exchange, index: int) -> None:
+    """`Exchange.judge` as a task of data/workers.py."""
+    exchange.judge(index)
+
+
 def ranges_for(paths: Iterable[Path], budget: int = RANGE_BYTES) -> int:
     """How many ranges make pieces of half the budget."""
     return max(1, 2 * sum(path.stat().st_size for path in paths) // budget)

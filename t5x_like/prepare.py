@@ -16,15 +16,13 @@ same bytes. Documents that cannot be used are counted in the summary and listed 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from absl import flags
 
 from t5x_like import cli
 from t5x_like.errors import Exit, UserError
-
-if TYPE_CHECKING:
-    from t5x_like.data.preparation import AnyTraining
+from t5x_like.tokenizer_flags import TokenizerFlags
 
 FLAGS = flags.FlagValues()
 _INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
@@ -53,53 +51,7 @@ _MAX_DOCUMENT_BYTES = flags.DEFINE_integer(
     lower_bound=1,
     flag_values=FLAGS,
 )
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer",
-    None,
-    "an existing SentencePiece .model, tokenizer.json, BERT's vocab.txt, vocab.json beside merges.txt, or a folder "
-    "with one; default: train one",
-    flag_values=FLAGS,
-)
-_VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size",
-    None,
-    "ids of the trained tokenizer, pieces, special ids and sentinels together; default: as published, 32100 for "
-    "unigram and bpe (T5's 32000 and 100 sentinels), 30522 for wordpiece (BERT), 50265 for bytebpe (RoBERTa)",
-    flag_values=FLAGS,
-)
-_MODEL_TYPE = flags.DEFINE_enum(
-    "model_type",
-    "unigram",
-    ["unigram", "bpe", "wordpiece", "bytebpe"],
-    "of the trained tokenizer: unigram and bpe are SentencePiece with T5's ids, wordpiece is BERT's and ELECTRA's, "
-    "bytebpe GPT-2's with RoBERTa's special ids",
-    flag_values=FLAGS,
-)
-_LOWERCASE = flags.DEFINE_bool(
-    "lowercase", False, "lower the text and strip accents (wordpiece)", flag_values=FLAGS
-)
-_EXTRA_IDS = flags.DEFINE_integer(
-    "extra_ids",
-    100,
-    "sentinels <extra_id_i> at the top of the trained tokenizer's ids (unigram, bpe)",
-    flag_values=FLAGS,
-)
-_CHARACTER_COVERAGE = flags.DEFINE_float(
-    "character_coverage",
-    0.9999,
-    "share of the characters that get a piece; the rest are unknown (not bytebpe, which has them all)",
-    flag_values=FLAGS,
-)
-_BYTE_FALLBACK = flags.DEFINE_bool(
-    "byte_fallback", False, "spell unknown characters as bytes (unigram, bpe; T5 does not)", flag_values=FLAGS
-)
-_SAMPLE = flags.DEFINE_integer(
-    "tokenizer_sample_bytes",
-    None,
-    "text that the tokenizer is trained on; default: 1000 bytes for each id, at least 4 MB",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
+_TOKENIZER = TokenizerFlags(FLAGS)
 _TFDS_DATA_DIR = flags.DEFINE_string(
     "tfds_data_dir", None, "where TFDS keeps prepared datasets", flag_values=FLAGS
 )
@@ -126,14 +78,6 @@ _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
 )
 _JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_values=FLAGS)
-_FITS = {
-    "lowercase": ("wordpiece",),
-    "extra_ids": ("unigram", "bpe"),
-    "byte_fallback": ("unigram", "bpe"),
-    "character_coverage": ("unigram", "bpe", "wordpiece"),
-}
-"""Flags that not every kind of tokenizer has."""
-_TRAINING = ("vocab_size", "model_type", "tokenizer_sample_bytes", *_FITS)
 
 
 def main(argv: list[str]) -> int:
@@ -141,14 +85,7 @@ def main(argv: list[str]) -> int:
     from t5x_like.data.documents import Settings
     from t5x_like.data.preparation import Arguments, prepare
 
-    if _TOKENIZER.value:
-        for name in _TRAINING:
-            if FLAGS[name].present:
-                raise UserError(
-                    f"--{name} is for training a tokenizer, and --tokenizer names one that exists",
-                    where="command line",
-                    help="leave one of the two out",
-                )
+    _TOKENIZER.check()
     if _VALIDATION_INPUT.value and FLAGS["validation_fraction"].present:
         raise UserError(
             "--validation_fraction is for splitting --input, and --validation_input is a split already",
@@ -159,9 +96,9 @@ def main(argv: list[str]) -> int:
         Arguments(
             input=tuple(_INPUT.value or ()),
             output=_OUTPUT.value or "",
-            tokenizer=_TOKENIZER.value,
-            training=_training(),
-            tokenizer_sample_bytes=_SAMPLE.value,
+            tokenizer=_TOKENIZER.existing,
+            training=_TOKENIZER.training(),
+            tokenizer_sample_bytes=_TOKENIZER.sample_bytes,
             read=Settings(
                 text_field=_TEXT_FIELD.value,
                 documents=cast(Any, _DOCUMENTS.value),
@@ -178,38 +115,6 @@ def main(argv: list[str]) -> int:
     )
     print(json.dumps(summary.as_json()) if _JSON.value else summary)
     return Exit.DONE
-
-
-def _training() -> AnyTraining:
-    """The tokenizer that the flags ask for.
-
-    Raises:
-      UserError: a flag is given that this kind of tokenizer does not have.
-    """
-    from t5x_like.data.byte_bpe import ByteBPETraining
-    from t5x_like.data.tokenizer_training import Training
-    from t5x_like.data.wordpiece import WordPieceTraining
-
-    kind = _MODEL_TYPE.value
-    for name, kinds in _FITS.items():
-        if FLAGS[name].present and kind not in kinds:
-            raise UserError(
-                f"--{name} is for {' and '.join(kinds)}, and --model_type is {kind}", where="command line"
-            )
-    size: dict[str, Any] = {} if _VOCAB_SIZE.value is None else {"vocab_size": _VOCAB_SIZE.value}
-    if kind == "wordpiece":
-        return WordPieceTraining(
-            lowercase=_LOWERCASE.value, character_coverage=_CHARACTER_COVERAGE.value, **size
-        )
-    if kind == "bytebpe":
-        return ByteBPETraining(**size)
-    return Training(
-        model_type=cast(Any, kind),
-        extra_ids=_EXTRA_IDS.value,
-        character_coverage=_CHARACTER_COVERAGE.value,
-        byte_fallback=_BYTE_FALLBACK.value,
-        **size,
-    )
 
 
 if __name__ == "__main__":

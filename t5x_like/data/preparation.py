@@ -87,11 +87,17 @@ class Arguments:
         return self.tokenizer_sample_bytes or max(1000 * self.training.vocab_size, 4_000_000)
 
 
-def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
+def prepare(
+    arguments: Arguments,
+    *,
+    found: tuple[Sequence[SourceFile], Sequence[SourceFile]] | None = None,
+    quiet: bool = False,
+) -> Summary:
     """Makes the token dataset, or finds it made; returns what it holds.
 
     Args:
       arguments: see `Arguments`.
+      found: files for training and files held out, instead of `arguments.input` and `validation_input`.
       quiet: show no progress.
 
     Raises:
@@ -100,9 +106,10 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
     started = time.monotonic()
     _check(arguments)
     output = Path(arguments.output)
-    files, held_out = _find(arguments.input, arguments), _find(arguments.validation_input, arguments)
-    training_files = len(files) if arguments.validation_input else None
-    files += held_out
+    if found is None and arguments.validation_input:
+        found = _find(arguments.input, arguments), _find(arguments.validation_input, arguments)
+    training_files = None if found is None else len(found[0])
+    files = _find(arguments.input, arguments) if found is None else [*found[0], *found[1]]
     existing = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     request = _request(arguments, files, existing)
     if training_files is not None:
@@ -129,7 +136,8 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
         plan = request | {"unit_bytes": unit_bytes, "keep_text": job.keep_text, "versions": _versions()}
         start_or_continue(partial, plan, arguments.overwrite, _begun)
         (partial / "units").mkdir(exist_ok=True)
-        tokenizer = _tokenizer(partial, arguments, files[:training_files], existing, progress)
+        fraction = arguments.validation_fraction if training_files is None else 0.0
+        tokenizer = _tokenizer(partial, arguments, files[:training_files], fraction, existing, progress)
         units = encode_units(job, unit_bytes, arguments.workers or default_workers(files), progress)
         progress.stage("putting the parts together")
         summary = _assemble(job, units, tokenizer, request, arguments, output)
@@ -141,11 +149,7 @@ def prepare(arguments: Arguments, *, quiet: bool = False) -> Summary:
 
 
 def _find(names: Sequence[str], arguments: Arguments) -> list[SourceFile]:
-    if not names and arguments.input:  # that there is none at all is for `find` to say
-        return []
-    return sources.find(
-        names, text_field=arguments.read.text_field, tfds_data_dir=arguments.tfds_data_dir
-    )
+    return sources.find(names, text_field=arguments.read.text_field, tfds_data_dir=arguments.tfds_data_dir)
 
 
 def _check(arguments: Arguments) -> None:
@@ -259,6 +263,7 @@ def _tokenizer(
     partial: Path,
     arguments: Arguments,
     files: Sequence[SourceFile],
+    validation_fraction: float,
     existing: Tokenizer | None,
     progress: Progress,
 ) -> Tokenizer:
@@ -266,8 +271,7 @@ def _tokenizer(
     if not folder.is_dir():
         if existing is None:
             progress.stage("reading a sample for the tokenizer")
-            fraction = 0.0 if arguments.validation_input else arguments.validation_fraction
-            sample = tokenizer_sample(files, arguments.read, arguments.sample_bytes, fraction)
+            sample = tokenizer_sample(files, arguments.read, arguments.sample_bytes, validation_fraction)
             progress.stage(f"training the tokenizer on {sum(map(len, sample)) / 1e6:.1f} MB of text")
             existing = arguments.training.train(sample)
         temporary = partial / "tokenizer.tmp"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from t5x_like.data import workers as processes
 from t5x_like.data.corpus import exchange
@@ -83,9 +82,7 @@ class Local:
             if number:
                 pieces = (
                     Piece(
-                        None
-                        if job.entries(stage, number, unit).is_file()
-                        else (job, stage, number, unit),
+                        None if job.entries(stage, number, unit).is_file() else (job, stage, number, unit),
                         1,
                     )
                     for unit in range(units)
@@ -112,9 +109,7 @@ class Local:
             budget=self._budget,
         )
         self._progress.stage(f"{name}, round {number + 1}: comparing", work.ranges)
-        pieces = (
-            Piece(None if work.done(index) else (work, index), 1) for index in range(work.ranges)
-        )
+        pieces = (Piece(None if work.done(index) else (work, index), 1) for index in range(work.ranges))
         processes.run(exchange.judge, pieces, self._workers, self._progress)
 
     def _forget(self, stage: int) -> None:

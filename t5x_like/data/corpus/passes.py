@@ -117,7 +117,11 @@ def _read(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Document]]:
             if isinstance(found, Rejection):
                 tally.rejected(EXTRACT, found)
                 page = Document(
-                    item.html, url=item.url, timestamp=item.timestamp, source=item.source, position=item.position
+                    item.html,
+                    url=item.url,
+                    timestamp=item.timestamp,
+                    source=item.source,
+                    position=item.position,
                 )
                 tally.show_rejected(code, EXTRACT, page, found)
                 code += 1
@@ -176,6 +180,8 @@ def _step(
     tally.into(name, measured)
     begun = time.perf_counter()
     after = step(document) if verdicts is None else step.apply(document, verdicts)  # pyright: ignore
+    if not isinstance(after, Rejection) and (not after.text or after.text.isspace()):
+        after = Rejection(step.name, "empty")
     tally.seconds[name] += time.perf_counter() - begun
     if isinstance(after, Rejection):
         tally.rejected(name, after)

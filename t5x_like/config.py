@@ -65,10 +65,21 @@ def load_as(name: str, kind: type[_T], overrides: Sequence[str] = ()) -> _T:
     Raises:
       UserError: as `load`; the caller checks the values.
     """
-    found = _call(name, kind.__name__)
+    if name.endswith(".json"):
+        found = typed.from_json(_text(Path(name)), kind, where=name)
+    else:
+        found = _call(name, kind.__name__)
     for assignment in overrides:
         found = typed.override(found, assignment)
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is no text"
+        raise UserError(f"cannot read this file: {reason}", where=str(path)) from None
 
 
 # ---- finding it ----------------------------------------------------------------------------------

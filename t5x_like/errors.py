@@ -17,6 +17,7 @@ class Exit(enum.IntEnum):
     DONE = 0
     USAGE = 64  # a flag or a configuration that cannot be
     BAD_DATA = 65  # input text, token dataset, tokenizer
+    PARTIAL = 66  # done, but part of the input could not be read
     INTERNAL = 70  # non-finite training, a defect
     CANNOT_WRITE = 73  # the run directory or the output cannot be written
     IO_ERROR = 74  # reading or writing failed half-way

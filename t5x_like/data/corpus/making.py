@@ -1,23 +1,25 @@
 """Makes a corpus: from pages to a text dataset, a token dataset, and what is to be known of them.
 
-  OUTPUT/
-    corpus.json               recipe, funnel, distributions, problems, splits
-    recipe.json               the recipe alone, to be given to --config again
-    samples.jsonl             documents that were rejected, changed, kept, and near-duplicates, for people
-    rejections.jsonl          what was wrong with the input, by file and byte
-    throughput.json           seconds of every step; the one file that differs from run to run
-    t5x_like_corpus/NAME/1.0.0/   the text dataset in TFDS's layout, with all that is known of each document
-    tokens/                   the token dataset, where a tokenizer was asked for; its documents are in the same order
+OUTPUT/
+  corpus.json               recipe, funnel, distributions, problems, splits
+  recipe.json               the recipe alone, to be given to --config again
+  samples.jsonl             documents that were rejected, changed, kept, and near-duplicates, for people
+  rejections.jsonl          what was wrong with the input, by file and byte
+  throughput.json           seconds of every step; the one file that differs from run to run
+  t5x_like_corpus/NAME/1.0.0/   the text dataset in TFDS's layout, with all that is known of each document
+  tokens/                   the token dataset, where a tokenizer was asked for; its documents are in the same order
 """
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import importlib.metadata
 import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,9 @@ from t5x_like.data.corpus.tally import Tally, total
 from t5x_like.data.documents import Problem, Settings, nothing_left
 from t5x_like.data.pages import reading
 from t5x_like.data.partial import difference, digest, held, replace, start_or_continue
-from t5x_like.data.prepare_report import Progress
 from t5x_like.data.preparation import AnyTraining, prepare
 from t5x_like.data.preparation import Arguments as Preparation
+from t5x_like.data.prepare_report import Progress
 from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_writer import write_durably
 from t5x_like.data.units import LISTED, SPLITS
@@ -121,8 +123,14 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
     workers = arguments.workers or processes.cores()
     job = Job(recipe=arguments.recipe, read=arguments.read, partial=str(partial))
     with held(partial), Progress(sum(file.size for file in files), quiet=quiet) as progress:
-        plan = request | {"unit_bytes": unit_bytes, "range_bytes": arguments.range_bytes, "versions": _versions()}
-        start_or_continue(partial, plan, arguments.overwrite, lambda folder: any(folder.glob("passes/*/*.json")))
+        plan = request | {
+            "unit_bytes": unit_bytes,
+            "range_bytes": arguments.range_bytes,
+            "versions": _versions(),
+        }
+        start_or_continue(
+            partial, plan, arguments.overwrite, lambda folder: any(folder.glob("passes/*/*.json"))
+        )
         engine = Local(job, workers, progress, arguments.range_bytes)
         units = engine.run(reading.units(files, arguments.read, unit_bytes))
         tally = Tally()
@@ -131,10 +139,8 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
         tally.add(total(engine.tallies(units)).as_data())
         if not tally.counts[f"{EXTRACT}/in/documents"]:
             shutil.rmtree(partial / "passes")  # nothing worth keeping for other arguments
-            kinds = {key.split()[0]: count for key, count in tally.problems.items()}
-            from collections import Counter
-
-            raise nothing_left(Counter(kinds), Problem(*tally.listed[0]) if tally.listed else None)
+            kinds = Counter({key.split()[0]: count for key, count in tally.problems.items()})
+            raise nothing_left(kinds, Problem(*tally.listed[0]) if tally.listed else None)
         shards = _shards(job, units, tally)
         tokens = _tokens(arguments, shards, partial, workers, quiet)
         progress.stage("putting the parts together")
@@ -166,9 +172,7 @@ def _check(arguments: Arguments) -> None:
         arguments.training.check()
 
 
-def _request(
-    arguments: Arguments, files: Sequence[SourceFile], missing: Sequence[Problem]
-) -> dict[str, Any]:
+def _request(arguments: Arguments, files: Sequence[SourceFile], missing: Sequence[Problem]) -> dict[str, Any]:
     """Everything that decides the corpus; equal requests give equal ones."""
     training = arguments.training
     tokenizer: Any = arguments.tokenizer
@@ -241,7 +245,7 @@ def _shards(job: Job, units: int, tally: Tally) -> dict[str, list[_Shard]]:
         for split in SPLITS:
             if documents := counts.get(f"split/{split}/documents", 0):
                 path = job.path(last, unit, f"{split}.array_record")
-                found[split].append((path, documents, counts[f"split/{split}/bytes"]))
+                found[split].append((path, documents, counts[f"split/{split}/record_bytes"]))
     return {
         split: [
             _Shard(path, text_dataset.shard_name(DATASET, split, index, len(entries)), documents, size)
@@ -264,7 +268,9 @@ def _tokens(
         result.rename(folder)
     files = {
         split: [
-            dataclasses.replace(sources.describe(str(shard.path)), name=f"{shard.name}") for shard in entries
+            dataclasses.replace(file, name=shard.name)
+            for shard in entries
+            for file in sources.find([glob.escape(str(shard.path))])
         ]
         for split, entries in shards.items()
     }
@@ -330,9 +336,7 @@ def _assemble(
     }
     _write_json(result / "recipe.json", typed.to_data(recipe))
     _write_lines(result / "samples.jsonl", tally.samples())
-    _write_lines(
-        result / "rejections.jsonl", [dataclasses.asdict(Problem(*entry)) for entry in tally.listed]
-    )
+    _write_lines(result / "rejections.jsonl", [dataclasses.asdict(Problem(*entry)) for entry in tally.listed])
     _write_json(result / "corpus.json", data)
 
 
@@ -356,7 +360,9 @@ def described(job: Job, tally: Tally, tokens: dict[str, Any] | None) -> dict[str
             if ratio is not None and (step, side) != (EXTRACT, "in"):
                 sides[side]["tokens"] = round(ratio * sides[side]["characters"])
         rejected = tally.group(f"{step}/rejected")
-        funnel.append({"step": step, **sides, "changed": tally.counts[f"{step}/changed"], "rejected": rejected})
+        funnel.append(
+            {"step": step, **sides, "changed": tally.counts[f"{step}/changed"], "rejected": rejected}
+        )
     return {
         "funnel": funnel,
         "tokens_per_character": ratio,

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -212,18 +213,20 @@ def _finish(
         for code, document in documents:
             split = split_of(document, job.recipe)
             tally.show_kept(code, document, split)
-            writers[split].write(record(document, version))
+            fields = record(document, version)
+            writers[split].write(fields)
+            tally.counts[f"split/{split}/bytes"] += len(fields["text"])
     finally:
         for writer in writers.values():
             writer.close()
     for split, writer in writers.items():
         tally.counts[f"split/{split}/documents"] = writer.records
-        tally.counts[f"split/{split}/bytes"] = writer.bytes
+        tally.counts[f"split/{split}/record_bytes"] = writer.bytes
         if not writer.records:
             job.path(stage, number, f"{split}.array_record").unlink()
 
 
-def record(document: Document, version: str) -> dict[str, bytes | int | float]:
+def record(document: Document, version: str) -> dict[str, Any]:
     """A document of the text dataset with all that is known of it."""
     text = document.text.encode()
     return {

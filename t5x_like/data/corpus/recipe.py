@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any, Literal, TypeGuard
 
 import xxhash
@@ -22,6 +23,7 @@ from t5x_like.data.dedup.base import Comparison
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateTexts, DuplicateURLs
 from t5x_like.data.dedup.near import NearDuplicates
 from t5x_like.data.dedup.spans import DuplicateSpans
+from t5x_like.data.pages.extraction import Extractor, Resiliparse
 from t5x_like.errors import UserError
 
 AnyComparison = DuplicateURLs | DuplicateTexts | DuplicateLines | DuplicateSpans | NearDuplicates
@@ -39,6 +41,7 @@ AnyRule = (
     | FastText
 )
 Step = AnyRule | AnyComparison
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Corpus:
 
     Attributes:
       name: of the recipe, such as `c4.en`; goes into every document's provenance.
+      extractor: finds the text in pages of HTML; documents that are text already do not meet it.
       steps: rules and comparisons, in order.
       split: what decides whether a document is held out. `cluster`: a hash of its text, or, of near-duplicates, one
         hash for all of them; so near-duplicates that were found are never on both sides. `text`: the hash of its own
@@ -55,6 +59,7 @@ class Corpus:
     """
 
     name: str
+    extractor: Extractor = Resiliparse()
     steps: tuple[Step, ...] = ()
     split: Literal["cluster", "text", "url"] = "cluster"
     validation_fraction: float = 0.001
@@ -68,6 +73,11 @@ class Corpus:
     def check(self) -> None:
         """Raises `UserError` where a value cannot be."""
         typed.check(self, Corpus)
+        if not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"a recipe's name names a folder: small letters, digits, dots, dashes, not {self.name!r}",
+                where="name",
+            )
         if not 0 <= self.validation_fraction < 1:
             raise UserError(
                 f"validation_fraction is {self.validation_fraction}, expected at least 0 and below 1",
@@ -97,10 +107,20 @@ class Stage:
     comparison: Comparison | None
 
 
+def all_steps(recipe: Corpus) -> tuple[Step, ...]:
+    """The recipe's steps, and one to mark near-duplicates where the split needs to know them and no step finds them."""
+    steps = recipe.steps
+    if recipe.split != "cluster" or not recipe.validation_fraction:
+        return steps
+    if any(isinstance(step, NearDuplicates) for step in steps):
+        return steps
+    return (*steps, NearDuplicates(keep="all"))
+
+
 def stages(recipe: Corpus) -> tuple[Stage, ...]:
     """The recipe cut behind each comparison; the last stage has none."""
     found, rules, first = [], [], 0
-    for place, step in enumerate(recipe.steps):
+    for place, step in enumerate(all_steps(recipe)):
         if is_comparison(step):
             found.append(Stage(first, tuple(rules), step))
             rules, first = [], place + 1

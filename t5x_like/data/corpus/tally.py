@@ -124,6 +124,7 @@ class Tally:
     def show_kept(self, number: int, document: Document, split: str) -> None:
         """Maybe keeps a document of the result as a sample, and counts its language and length."""
         self.counts[f"language/{document.language or 'unknown'}"] += 1
+        self.counts["characters"] += len(document.text)
         self.counts[f"length/{len(document.text).bit_length()}"] += 1
         group, order = "kept", _order(number)
         if self._wanted(group, order):

@@ -1,0 +1,108 @@
+"""Makes a corpus of pages: finds their text, cleans, deduplicates, splits, and tokenises it if asked to.
+
+  python -m t5x_like.corpus --config=corpus/c4 --input='pages/*.warc.gz' --output=data/c4 --vocab_size=32100
+  python -m t5x_like.corpus --config=corpus/fineweb --input=pages/ --output=data/web --set=split=url
+  python -m t5x_like.corpus --config=data/c4/recipe.json --input='more/*.wet.gz' --output=data/more \\
+      --tokenizer=data/c4/tokens/tokenizer
+
+Input: WARC, WET, HTML, and all that `prepare` reads; .gz and .zst; globs, folders, URLs (gs://..., s3://...). A
+recipe is a configuration (configs/corpus/) or a recipe.json. Killed at any moment, the same command continues; any
+number of workers gives the same bytes. OUTPUT holds a text dataset that TFDS reads by name, a token dataset where a
+tokenizer is given or trained (--vocab_size or another of its flags), corpus.json and samples.jsonl.
+
+What cannot be read is counted, listed in OUTPUT/rejections.jsonl, and left out. Ends with 66 if that were whole files
+or parts of them, and with 65 if no document is left.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.tokenizer_flags import TokenizerFlags
+
+FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "recipe: corpus/c4, corpus/c4:noblocklist, my/file.py:name, recipe.json",
+    flag_values=FLAGS,
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "overrides a field of the recipe: --set=split=url; may be repeated", flag_values=FLAGS
+)
+_INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string("output", None, "local folder to make", flag_values=FLAGS)
+_TEXT_FIELD = flags.DEFINE_string(
+    "text_field", "text", "JSON field, Parquet column or TFDS feature that holds the text", flag_values=FLAGS
+)
+_DOCUMENTS = flags.DEFINE_enum(
+    "documents",
+    "blank_line",
+    ["blank_line", "line", "file"],
+    "what ends a document in .txt files",
+    flag_values=FLAGS,
+)
+_BAD_INPUT = flags.DEFINE_enum(
+    "bad_input",
+    "skip",
+    ["skip", "fail", "replace"],
+    "what cannot be read: leave out, stop at the first, or mend where that is possible",
+    flag_values=FLAGS,
+)
+_MAX_DOCUMENT_BYTES = flags.DEFINE_integer(
+    "max_document_bytes", 16 << 20, "longest page or document", lower_bound=1, flag_values=FLAGS
+)
+_TOKENIZER = TokenizerFlags(FLAGS)
+_TFDS_DATA_DIR = flags.DEFINE_string(
+    "tfds_data_dir", None, "where TFDS keeps prepared datasets", flag_values=FLAGS
+)
+_WORKERS = flags.DEFINE_integer("workers", 0, "processes; 0: one for each core", flag_values=FLAGS)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
+)
+_JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    from t5x_like import config
+    from t5x_like.data.corpus.making import Arguments, make
+    from t5x_like.data.corpus.recipe import Corpus
+    from t5x_like.data.documents import Settings
+    from t5x_like.errors import UserError
+
+    if not _CONFIG.value:
+        raise UserError(
+            "--config is missing", help="--config=corpus/c4, corpus/mc4, corpus/fineweb, corpus/none"
+        )
+    _TOKENIZER.check()
+    train = _TOKENIZER.given and not _TOKENIZER.existing
+    summary = make(
+        Arguments(
+            input=tuple(_INPUT.value or ()),
+            output=_OUTPUT.value or "",
+            recipe=config.load_as(_CONFIG.value, Corpus, _SET.value),
+            read=Settings(
+                text_field=_TEXT_FIELD.value,
+                documents=cast(Any, _DOCUMENTS.value),
+                bad_input=cast(Any, _BAD_INPUT.value),
+                max_document_bytes=_MAX_DOCUMENT_BYTES.value,
+            ),
+            tokenizer=_TOKENIZER.existing,
+            training=_TOKENIZER.training() if train else None,
+            tokenizer_sample_bytes=_TOKENIZER.sample_bytes,
+            tfds_data_dir=_TFDS_DATA_DIR.value,
+            workers=_WORKERS.value,
+            overwrite=_OVERWRITE.value,
+        )
+    )
+    print(json.dumps(summary.as_json()) if _JSON.value else summary)
+    return summary.code
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

@@ -2,7 +2,8 @@
 
 Paper: Raffel et al. 2020, section 2.2; code: tensorflow_datasets/text/c4.py, 3.1.0.
 Command: python -m t5x_like.corpus --config=corpus/c4 --input='pages/*.warc.wet.gz' --output=data/c4
-Variants: en (the default), noclean, noblocklist, realnewslike, webtextlike.
+Variants: en (the default), noclean, noblocklist, realnewslike, webtextlike. Near-duplicates are kept on one side of the
+split; --set=split=url splits as C4 did, by the address alone.
 Needs: pip install 't5x_like[corpus]'. `realnewslike` needs the domains of RealNews, `webtextlike` the addresses of
 OpenWebText, in files: see RealNewsDomains and ListedURLs in t5x_like/data/cleaning/addresses.py.
 Expected: of the English pages of a crawl of April 2019 a third was kept (364.9 million pages, 305 GiB of text).
@@ -33,7 +34,6 @@ def config() -> Corpus:
             LangDetect(),
             BadWords(),
         ),
-        split="url",
     )
 
 

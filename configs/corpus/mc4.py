@@ -3,7 +3,7 @@
 Paper: Xue et al. 2021, section 3.1; code: tensorflow_datasets/text/c4.py, `multilingual`, 3.1.0.
 Command: python -m t5x_like.corpus --config=corpus/mc4 --input='pages/*.warc.wet.gz' --output=data/mc4
 Variants: `paper` keeps a language from a probability of 0.70 on, as the mT5 paper and versions before 3.1.0 do, and
-rejects every page with a bad word.
+rejects every page with a bad word. --set=split=url splits as C4 did, by the address alone.
 Needs: pip install 't5x_like[corpus]'.
 Expected: of 71 crawls 6.6 billion pages.
 """
@@ -29,4 +29,4 @@ def paper() -> Corpus:
 
 def _recipe(name: str, language: CLD3, words: BadWords) -> Corpus:
     steps = (MaxLength(), DuplicateURLs(), LongLines(), DuplicateLines(), language, words)
-    return Corpus(name=name, steps=steps, split="url")
+    return Corpus(name=name, steps=steps)

@@ -41,6 +41,7 @@ from t5x_like.data.preparation import Arguments as Preparation
 from t5x_like.data.prepare_report import Progress
 from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_writer import write_durably
+from t5x_like.data.tokenizer_training import Training
 from t5x_like.data.units import LISTED, SPLITS
 from t5x_like.errors import Exit, UserError
 
@@ -279,7 +280,7 @@ def _tokens(
             input=(),
             output=str(folder),
             tokenizer=arguments.tokenizer,
-            **({} if arguments.training is None else {"training": arguments.training}),
+            training=arguments.training or Training(),
             tokenizer_sample_bytes=arguments.tokenizer_sample_bytes,
             read=Settings(max_document_bytes=4 * arguments.read.max_document_bytes + (1 << 16)),
             workers=workers,

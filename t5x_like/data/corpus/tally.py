@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,7 +41,7 @@ class Tally:
         self.problems: Counter[str] = Counter(data.get("problems", {}))
         self.listed: list[list[Any]] = data.get("listed", [])
         self.counts: Counter[str] = Counter(data.get("counts", {}))
-        self.seconds: Counter[str] = Counter(data.get("seconds", {}))
+        self.seconds: defaultdict[str, float] = defaultdict(float, data.get("seconds", {}))
         self._samples: dict[str, list[Any]] = data.get("samples", {})
         self._clusters: dict[str, Data] = data.get("clusters", {})
 
@@ -61,7 +61,8 @@ class Tally:
         self.problems.update(data["problems"])
         self.listed += data["listed"]
         self.counts.update(data["counts"])
-        self.seconds.update(data["seconds"])
+        for step, seconds in data["seconds"].items():
+            self.seconds[step] += seconds
         for group, samples in data["samples"].items():
             for order, sample in samples:
                 self._sample(group, order, sample)
@@ -131,7 +132,7 @@ class Tally:
             self._sample(group, order, {"kind": "kept", "split": split} | shown(document))
 
     def _wanted(self, group: str, order: str) -> bool:
-        samples = self._samples.get(group, ())
+        samples = self._samples.get(group, [])
         return len(samples) < _limit(group) or order < samples[-1][0]
 
     def _sample(self, group: str, order: str, sample: Data) -> None:

@@ -44,6 +44,16 @@ _STEPS = flags.DEFINE_integer("steps", None, "short for --set=steps=", lower_bou
 _FRESH = flags.DEFINE_bool(
     "fresh", False, "move a run that is in --workdir aside and begin anew", flag_values=FLAGS
 )
+_VERIFY = flags.DEFINE_enum(
+    "verify",
+    "full",
+    ["full", "size"],
+    "how the checkpoint to go on from is checked: every byte, or the sizes of its files only",
+    flag_values=FLAGS,
+)
+_SKIP_BATCHES = flags.DEFINE_string(
+    "skip_batches", None, "batches to leave out from here on, such as 120-125", flag_values=FLAGS
+)
 _PRINT_CONFIG = flags.DEFINE_bool(
     "print_config", False, "print every value of the run and stop", flag_values=FLAGS
 )
@@ -76,6 +86,21 @@ _PROFILE = flags.DEFINE_string(
 )
 
 
+def _skip() -> tuple[int, int] | None:
+    """--skip_batches as (first, count)."""
+    if _SKIP_BATCHES.value is None:
+        return None
+    first, _, last = _SKIP_BATCHES.value.partition("-")
+    last = last or first
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise UserError(
+            f"{_SKIP_BATCHES.value!r} is no range of batches",
+            where="--skip_batches",
+            help="--skip_batches=120-125",
+        )
+    return int(first), int(last) - int(first) + 1
+
+
 def main(argv: list[str]) -> int:
     """Reads the flags, and calls `training.loop.train`."""
     del argv
@@ -105,7 +130,14 @@ def main(argv: list[str]) -> int:
     cli.keep_compiled_programs()
     steps = profiling.parse(_PROFILE.value)
     try:
-        return loop.train(run, _WORKDIR.value, fresh=_FRESH.value, profile=steps)
+        return loop.train(
+            run,
+            _WORKDIR.value,
+            fresh=_FRESH.value,
+            profile=steps,
+            verify="size" if _VERIFY.value == "size" else "full",
+            skip=_skip(),
+        )
     except Exception as e:
         distributed.leave(e)
         raise

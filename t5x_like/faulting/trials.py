@@ -167,6 +167,7 @@ def figures(workdir: Path) -> list[tuple[Any, ...]]:
     return [
         (line["step"], line["kind"], *((name, line.get(name)) for name in NUMBERS))
         for line in metrics.read(workdir / "metrics.jsonl")
+        if line["kind"] in ("train", "eval")
     ]
 
 

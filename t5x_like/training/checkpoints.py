@@ -86,7 +86,8 @@ class Store:
         self._pending_step = -1
         self.saved: int | None = None
         self.damaged: dict[int, str] = {}
-        self._failures, self._verify, self._pins = 0, verify, list[IO[bytes]]()
+        self._verify: Verify = verify
+        self._failures, self._pins = 0, list[IO[bytes]]()
 
     # ---- what there is ----
 
@@ -107,7 +108,7 @@ class Store:
     def look(self, step: int, verify: Verify | Literal["none"] | None = None) -> tuple[Record | None, str]:
         """The record of a step, where it can be read, and what is wrong with the checkpoint, or an empty text."""
         folder, path = self._folder(step), self._record(step)
-        how = verify or self._verify
+        how: Verify | Literal["none"] = verify or self._verify
         try:
             record = records.read(path)
         except FileNotFoundError:

@@ -32,7 +32,7 @@ from t5x_like.data.prefetch import Prefetch, prefetch
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.objectives.base import Losses
-from t5x_like.training import distributed, partitioning, profiling, start
+from t5x_like.training import distributed, partitioning, profiling, recovery, start
 from t5x_like.training import state as states
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.goodput import Goodput, Ledger
@@ -40,6 +40,8 @@ from t5x_like.training.interrupts import Interrupts
 from t5x_like.training.meter import Meter, mean
 from t5x_like.training.metrics import Metrics
 from t5x_like.training.progress import Eta, Progress, duration, quantity
+from t5x_like.training.records import Verify
+from t5x_like.training.recovery import Trouble
 from t5x_like.training.run import Run, to_json
 from t5x_like.training.run_dir import RunDir, open_for_training
 from t5x_like.training.screen import first_screen
@@ -47,9 +49,18 @@ from t5x_like.training.setup import Setup, set_up
 from t5x_like.training.spikes import Spikes
 from t5x_like.training.state import TrainState
 from t5x_like.training.step import EvalStep, TrainStep
+from t5x_like.training.watchdog import Watchdog
 
 
-def train(run: Run, workdir: str, *, fresh: bool = False, profile: range = range(0)) -> Exit:
+def train(
+    run: Run,
+    workdir: str,
+    *,
+    fresh: bool = False,
+    profile: range = range(0),
+    verify: Verify = "full",
+    skip: tuple[int, int] | None = None,
+) -> Exit:
     """Trains `run` in `workdir`, from where an earlier call left off.
 
     Args:
@@ -57,6 +68,8 @@ def train(run: Run, workdir: str, *, fresh: bool = False, profile: range = range
       workdir: the run directory.
       fresh: moves a run that is already there aside.
       profile: steps to trace, into the run's folder `profile`.
+      verify: how the files of a checkpoint are checked before the run goes on from it.
+      skip: (first, count) of batches to leave out from here on.
 
     Returns:
       `DONE`, or `INTERRUPTED` after SIGTERM or Ctrl-C: saved, and the same call continues.
@@ -72,33 +85,41 @@ def train(run: Run, workdir: str, *, fresh: bool = False, profile: range = range
     ):
         distributed.same("configuration", start.config_hash(to_json(run)))
         changes = distributed.from_first(lambda: start.agree(run, directory))
-        store = Store(directory.checkpoints, run.checkpoints)
-        found = distributed.from_first(lambda: _fields(store.newest_good()))
-        record = None if found is None else Record(**found)
+        store = Store(directory.checkpoints, run.checkpoints, verify=verify)
+        record = recovery.agreed(store.newest_good)
         if record is not None and record.step >= run.steps:
             print(
                 f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
                 "--set=steps=N goes on to step N; --fresh begins anew"
             )
             return Exit.DONE
+        skips = recovery.check(run, directory, store, record, skip)
         begins = record.step if record else 0
         trace = profiling.Profile(profile, directory.path / "profile", begins, run.steps)
-        with distributed.together():
-            setup = set_up(run, directory, record)
-        with distributed.together():
-            if directory.writes:
-                store.sweep(record)
-                print(first_screen(run, setup, directory))
-        for change in changes:
-            print(f"changed    {change}")
-        loop = _Loop(run, directory, setup, store, interrupts, ledger, trace)
-        code = loop.run(record)
-        print(f"time       {loop.goodput.account(loop.progress.step).summary()}")
+        loop = code = None
+        while loop is None or code is None:
+            with distributed.together():
+                setup = set_up(run, directory, record, skips)
+            with distributed.together():
+                if directory.writes:
+                    store.sweep(record)
+                    directory.say(first_screen(run, setup, directory))
+            for change in changes:
+                directory.say(f"changed    {change}")
+            loop = _Loop(run, directory, setup, store, interrupts, ledger, trace)
+            try:
+                code = loop.run(record)
+            except Trouble as trouble:
+                ledger.switch("start")
+                record, skips = recovery.roll_back(trouble, run, directory, store, loop.stage.batches)
+        directory.say(f"time       {loop.goodput.account(loop.progress.step).summary()}")
         if code == Exit.DONE:
-            print(f"done: python -m t5x_like.evaluate --workdir={workdir}")
+            directory.say(f"done: python -m t5x_like.evaluate --workdir={workdir}")
         else:
             step = loop.progress.step
-            print(f"{loop.stopped_by}: stopped at step {step} of {run.steps}; the same command continues")
+            directory.say(
+                f"{loop.stopped_by}: stopped at step {step} of {run.steps}; the same command continues"
+            )
         return code
 
 
@@ -128,13 +149,15 @@ class _Loop:
         self.store, self.interrupts = store, interrupts
         self.ledger, self.trace, self.spikes = ledger, trace, Spikes()
         self.goodput = Goodput(ledger, directory.events(), setup.start)
-        self.stage, self.eta, self.progress = setup.ahead[0], Eta(), Progress(setup.start, run.steps)
+        self.progress = Progress(setup.start, run.steps, log=directory.log)
+        self.stage, self.eta = setup.ahead[0], Eta()
         self.metrics = Metrics(directory, setup.start)
         self.validated: tuple[int, float | None] = (-1, None)
         self.wishes = distributed.Wishes() if jax.process_count() > 1 else None
         self.stopped_by: str | None = None
         self.eval_step: EvalStep | None = None  # compiled for the stage, when it is first wanted
         self.told_saved: int | None = None
+        self.watchdog = Watchdog(run.recovery.stall_seconds, directory.log_file)
         store.say = self.progress.say
 
     def run(self, record: Record | None) -> Exit:
@@ -142,6 +165,7 @@ class _Loop:
         setup, data = self.setup, self.config.data
         step, state = setup.start, None
         with contextlib.closing(self.metrics), contextlib.ExitStack() as shown:
+            shown.enter_context(self.watchdog)
             shown.callback(self._tell_time)
             shown.callback(lambda: self._say(self.trace.stop()))
             for self.stage in setup.ahead:
@@ -160,11 +184,11 @@ class _Loop:
                         shown.enter_context(self.progress)
                     else:
                         self._turn(step)
-                    self.progress.phase("compiling")
+                    self._phase("compiling")
                     # What devices exchange first must come at one time.
                     with self.ledger.during("compile"), distributed.together():
                         train_step = compiling.result()
-                    self.progress.phase(None)
+                    self._phase(None)
                     self.meter.reset_clock()
                     with self.ledger.during("train"):
                         step, state = self._steps(train_step, step, state, stream)
@@ -177,7 +201,7 @@ class _Loop:
         """The state to start from, told; the meter."""
         run, setup, stage = self.config, self.setup, self.stage
         state, told = start.begin(run, setup.mesh, self.store, record, stage.batches.tokenizer_fingerprint)
-        print(*told, sep="\n", flush=True)
+        self.directory.say("\n".join(told))
         self.directory.event("resumed" if record else "started", step=setup.start, told=told)
         self._tell_time()
         self.ledger.switch("other")
@@ -189,6 +213,7 @@ class _Loop:
             stage.batches.features,
             stage.run.objective.terms,
         )
+        self.meter.nonfinite_in_a_row = record.nonfinite_in_a_row if record else 0
         return state
 
     def _turn(self, step: int) -> None:
@@ -226,6 +251,7 @@ class _Loop:
                 raised = self.interrupts.raised
                 self.wishes.tell(signal.Signals[raised].value if raised else 0)
             jax.block_until_ready(before)
+            self.watchdog.beat(f"step {step}")
             if step % self.config.log_every == 0:
                 self._report(step)
             self.meter.add(sums, placed, waited)
@@ -290,6 +316,8 @@ class _Loop:
         for spike in self.spikes.look(step, meter.losses):
             self.directory.event("spike", **dataclasses.asdict(spike))
             self._say(f"note: {spike}")
+            if spike.what == "loss" and run.recovery.spikes == "rollback":
+                self._go_back(step, spike.step, str(spike))
         every = run.evaluation.every
         work = sum(s.flops * max(s.stop - max(s.start, step), 0) for s in self.setup.stages)
         left = self.eta.seconds(work, -(-run.steps // every) - step // every if every else 0)
@@ -301,15 +329,22 @@ class _Loop:
             eta=duration(left or 0.0),
         )  # fmt: skip
         if meter.skipped > skipped:
-            self.directory.event("skipped", step=step, updates=meter.skipped - skipped)
+            bad = [step - steps + i for i, loss in enumerate(meter.losses) if math.isnan(loss)]
+            self.directory.event("skipped", step=step, updates=meter.skipped - skipped, steps=bad)
+            recovery.dump(self.stage.batches, bad[0], self.directory)
             self.progress.say(
                 f"warning: {meter.skipped - skipped} of {steps} updates up to step {step} were skipped: "
                 "the loss or the gradient was not finite"
             )
-        if meter.nonfinite_in_a_row >= run.max_nonfinite_steps:
-            self._stop_nonfinite(
-                step, f"the last {meter.nonfinite_in_a_row} losses or gradients were not finite"
-            )
+        if (bad := meter.nonfinite_in_a_row) >= run.max_nonfinite_steps:
+            what = f"the last {bad} losses or gradients were not finite"
+            if run.recovery.nonfinite == "rollback":
+                self._go_back(step, step - bad, what)
+            self._stop_nonfinite(step, what)
+
+    def _go_back(self, step: int, since: int, what: str) -> NoReturn:
+        self.store.wait()
+        raise Trouble(step, since, what)
 
     def _stop_nonfinite(self, step: int, what: str) -> NoReturn:
         self.directory.event("stopped", step=step, reason=what)
@@ -326,7 +361,7 @@ class _Loop:
         if self.stage.validation is None:
             return
         self._report(step)
-        self.progress.phase("validating")
+        self._phase("validating")
         began = time.perf_counter()
         held_out, mesh = self.stage.validation, self.setup.mesh
         if self.eval_step is None:
@@ -336,7 +371,7 @@ class _Loop:
         with self.ledger.during("evaluation"):
             values = validate(self.eval_step, state.params, held_out, mesh, self.config.evaluation.batches)
         self.eta.evaluated(time.perf_counter() - began)
-        self.progress.phase(None)
+        self._phase(None)
         self.validated = (step, values["loss"])
         self.metrics.write(step, "eval", values)
         self.directory.event("validated", step=step, loss=values["loss"])
@@ -354,11 +389,17 @@ class _Loop:
             config=start.config_hash(to_json(self.config)),
             tokenizer=self.setup.stages[0].batches.tokenizer_fingerprint,
             data=self.setup.stages[0].batches.fingerprint,
+            skips=self.stage.batches.skips,
+            nonfinite_in_a_row=self.meter.nonfinite_in_a_row,
         )
-        self.progress.phase("saving")
+        self._phase("saving")
         with self.ledger.during("checkpoint"):
             self.store.save(record, state)
-        self.progress.phase(None)
+        self._phase(None)
+
+    def _phase(self, name: str | None) -> None:
+        self.progress.phase(name)
+        self.watchdog.beat(name or f"after step {self.progress.step}")
 
     def _tell_saved(self) -> None:
         if self.store.saved != self.told_saved:
@@ -379,10 +420,6 @@ class _Loop:
 def _ready(sums: Losses | None) -> bool:
     """Whether the step with these sums is over."""
     return sums is None or all(array.is_ready() for array in jax.tree.leaves(sums))
-
-
-def _fields(record: Record | None) -> dict[str, Any] | None:
-    return None if record is None else dataclasses.asdict(record)
 
 
 @jax.jit

@@ -55,6 +55,7 @@ class Progress:
     Args:
       start: the step that the run starts or resumes from; the bar begins there.
       stop: steps of the whole run.
+      log: takes the lines that stay, and one in `interval`, for the log file.
       stream: where to write (standard output).
       interval: seconds between two plain lines.
       clock: seconds, monotonic; replaced in tests.
@@ -65,12 +66,14 @@ class Progress:
         start: int,
         stop: int,
         *,
+        log: Callable[[str], None] = lambda text: None,
         stream: IO[str] | None = None,
         interval: float = PLAIN_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.step, self._stop, self._interval, self._clock = start, stop, interval, clock
         self._stream = stream if stream is not None else sys.stdout
+        self._log = log
         self._facts: dict[str, str] = {}
         self._phase: tuple[str, float] | None = None
         self._last_line, self._told = -float("inf"), True
@@ -90,7 +93,7 @@ class Progress:
         self._phase = None
         if self._live:
             self._live.__exit__(None, None, None)
-        elif exception[0] is None:
+        if exception[0] is None:
             self._line(force=True)
 
     def phase(self, name: str | None) -> None:
@@ -102,11 +105,11 @@ class Progress:
         self.step = step
         self._facts |= facts
         self._told = False
-        if self._live is None:
-            self._line()
+        self._line()
 
     def say(self, text: str) -> None:
         """A line that stays: for what must be seen, such as a skipped update or a failed save."""
+        self._log(text)
         if self._live:
             self._live.console.print(Text(text))
         else:
@@ -116,7 +119,9 @@ class Progress:
         now = self._clock()
         if not self._told and (force or now - self._last_line >= self._interval):
             self._last_line, self._told = now, True
-            print(self._text(), file=self._stream, flush=True)
+            self._log(self._text())
+            if self._live is None:
+                print(self._text(), file=self._stream, flush=True)
 
     def _text(self) -> str:
         return "  ".join([f"step {self.step}/{self._stop}", *(f"{k} {v}" for k, v in self._facts.items())])

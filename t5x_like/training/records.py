@@ -50,6 +50,13 @@ class Record:
     nonfinite_in_a_row: int = 0
 
 
+def from_fields(fields: Mapping[str, Any]) -> Record:
+    """The inverse of `dataclasses.asdict`, through JSON as well."""
+    files = {name: (int(size), str(digest)) for name, (size, digest) in fields.get("files", {}).items()}
+    skips = tuple((int(first), int(count)) for first, count in fields.get("skips", ()))
+    return Record(**{**fields, "files": files, "skips": skips})
+
+
 def write(path: Path, record: Record) -> None:
     """Writes a record with its own checksum; whole or not at all."""
     fields = dataclasses.asdict(record)
@@ -72,14 +79,12 @@ def read(path: Path) -> Record:
         checksum = fields.pop("checksum", None)
         if checksum is not None and checksum != _checksum(fields):
             raise ValueError
-        files = {name: (int(size), str(digest)) for name, (size, digest) in fields.pop("files", {}).items()}
-        skips = tuple((int(first), int(count)) for first, count in fields.pop("skips", ()))
-        record = Record(**fields, files=files, skips=skips)
+        record = from_fields(fields)
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is not as it was written") from None
     if str(record.step) != path.stem:
         raise ValueError(f"{path} is the record of step {record.step}")
-    for name in files:
+    for name in record.files:
         parts = PurePosixPath(name).parts
         if not parts or "\0" in name or name.startswith("/") or ".." in parts:
             raise ValueError(f"{path} names a file outside its checkpoint: {name!r}")

@@ -27,6 +27,7 @@ from t5x_like.objectives.ul2 import MixtureOfDenoisers
 from t5x_like.training.checkpoints import Checkpoints
 from t5x_like.training.optimizers import Adafactor, AdamW, Lamb, LayerWise, Optax
 from t5x_like.training.partitioning import Mesh
+from t5x_like.training.recovery import Recovery
 from t5x_like.training.schedules import Constant, Cosine, Linear, Rsqrt, WarmupStableDecay
 
 Model = T5 | Encoder | Electra
@@ -96,7 +97,8 @@ class Run:
       clip_global_norm: largest norm of the gradient; None clips nothing (T5's choice).
       log_every: steps between two lines of metrics.jsonl.
       max_nonfinite_steps: updates skipped in a row, because the loss or the gradient was not finite, before
-        the run stops.
+        the run stops, or is rolled back.
+      recovery: what to do when the run goes wrong.
       init_from: a run directory or a Hugging Face directory whose weights the run starts from.
       phases: what changes on the way, and when; validation changes with it.
     """
@@ -117,6 +119,7 @@ class Run:
     checkpoints: Checkpoints = Checkpoints()
     log_every: int = 10
     max_nonfinite_steps: int = 10
+    recovery: Recovery = Recovery()
     init_from: str | None = None
     phases: tuple[Phase, ...] = ()
 

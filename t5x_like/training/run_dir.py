@@ -3,7 +3,8 @@
 config.json    the resolved configuration; a run starts again from it alone
 config.txt     its values that are not defaults, for people
 command.txt    every command that worked on the run, with its time (UTC)
-env.json       versions, devices and commit of the latest command
+env.json       versions, devices, mesh and commit of the latest command
+log.txt        what was printed, with its time (UTC); stacks of a process that got no further
 events.jsonl   started, resumed, saved, validated, skipped, interrupted, ...: one object a line, UTC
 metrics.jsonl  see training/metrics.py        tb/  the same for TensorBoard
 checkpoints/   see training/checkpoints.py    tokenizer/  a copy of the tokenizer
@@ -21,11 +22,13 @@ import shlex
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import jax
 from filelock import FileLock, Timeout
 
 from t5x_like.errors import Exit, UserError
@@ -47,6 +50,7 @@ class RunDir:
         self.path, self.writes = Path(path), writes
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.log_file = self.path / ("log.txt" if writes else f"log.{jax.process_index()}.txt")
         self.tensorboard = self.path / "tb"
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.path / "tokenizer"
@@ -75,13 +79,31 @@ class RunDir:
                     found.append(value)
         return found
 
-    def describe(self, config_json: str, config_text: str, devices: list[str]) -> None:
+    def say(self, text: str) -> None:
+        """Prints lines, and logs them."""
+        print(text, flush=True)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Appends lines to log.txt, each with its time; likewise."""
+        if not self.writes:
+            return
+        now = utc_now()
+        try:
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{now}  {line}\n" for line in text.splitlines()))
+        except OSError:
+            pass
+
+    def describe(
+        self, config_json: str, config_text: str, devices: list[str], mesh: dict[str, int] | None = None
+    ) -> None:
         """Writes config.json, config.txt and env.json, and adds to command.txt."""
         if not self.writes:
             return
         write_atomically(self.config, config_json)
         write_atomically(self.path / "config.txt", config_text + "\n")
-        write_atomically(self.path / "env.json", json.dumps(environment(devices), indent=2) + "\n")
+        write_atomically(self.path / "env.json", json.dumps(environment(devices, mesh), indent=2) + "\n")
         with (self.path / "command.txt").open("a", encoding="utf-8") as file:
             file.write(f"{utc_now()}  {command()}\n")
 
@@ -112,11 +134,16 @@ def open_for_training(path: str | Path, *, fresh: bool = False) -> Iterator[RunD
                 help="name a --workdir on a file system that all hosts share",
                 code=Exit.CANNOT_WRITE,
             )
+    opened = RunDir(directory, writes=lock is not None)
     try:
-        yield RunDir(directory, writes=lock is not None)
+        yield opened
+    except Exception as e:
+        opened.log(str(e) if isinstance(e, UserError) else traceback.format_exc())
+        raise
     finally:
         if lock is not None:
-            (directory / "lock.json").unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that is read-only by now hides no other error
+                (directory / "lock.json").unlink(missing_ok=True)
             lock.release()
 
 
@@ -214,7 +241,7 @@ def command() -> str:
     return shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
 
 
-def environment(devices: list[str]) -> dict[str, Any]:
+def environment(devices: list[str], mesh: dict[str, int] | None = None) -> dict[str, Any]:
     """What a reader of the run needs to know of the machine: versions, devices, commit, a few switches."""
     versions = {}
     for package in _PACKAGES:
@@ -228,6 +255,7 @@ def environment(devices: list[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
         "devices": devices,
+        "mesh": mesh or {},
         "commit": _commit(),
         "environment": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
     }

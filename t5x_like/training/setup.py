@@ -6,8 +6,9 @@ import dataclasses
 
 import jax
 
-from t5x_like.data.batches import Batches
+from t5x_like.data.batches import Batches, Skips
 from t5x_like.errors import Exit, UserError
+from t5x_like.failpoints import reach
 from t5x_like.training import partitioning, start
 from t5x_like.training.checkpoints import Record
 from t5x_like.training.meter import step_flops
@@ -56,28 +57,32 @@ class Setup:
         return tuple(stage for stage in self.stages if stage.stop > self.start) or self.stages[-1:]
 
 
-def set_up(run: Run, directory: RunDir, record: Record | None) -> Setup:
-    """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk."""
+def set_up(run: Run, directory: RunDir, record: Record | None, skips: Skips = ()) -> Setup:
+    """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk.
+    `skips`: the training batches that are left out."""
     mesh = run.mesh.build()
-    stages = tuple(_stage(run, number, mesh, *span) for number, span in enumerate(run.stages()))
+    stages = tuple(_stage(run, number, mesh, skips, *span) for number, span in enumerate(run.stages()))
     batches = stages[0].batches
     if record is not None:
         start.check_data(record, batches, directory)
     try:
-        directory.describe(to_json(run), describe(run), [str(d) for d in mesh.devices.flat])
+        directory.describe(to_json(run), describe(run), [str(d) for d in mesh.devices.flat], dict(mesh.shape))
         if directory.writes:
             batches.tokenizer.save(directory.tokenizer)
     except OSError as e:
         raise UserError(
             f"the run directory cannot be written: {e}", where=str(directory.path), code=Exit.CANNOT_WRITE
         ) from None
+    reach("run.described")
     return Setup(mesh=mesh, stages=stages, start=record.step if record else 0)
 
 
-def _stage(run: Run, number: int, mesh: jax.sharding.Mesh, begins: int, ends: int, now: Run) -> Stage:
+def _stage(
+    run: Run, number: int, mesh: jax.sharding.Mesh, skips: Skips, begins: int, ends: int, now: Run
+) -> Stage:
     with located(f"phases.{number - 1}." if number else ""):
         partitioning.check_batch(now.batch_size, now.microbatches, mesh)
-        batches = Batches(now.data, now.objective, now.batch_size, now.seed)
+        batches = Batches(now.data, now.objective, now.batch_size, now.seed, skips=skips)
         now.objective.check(now.model, batches.vocabulary)
         validation = None
         if now.evaluation.every:

@@ -24,7 +24,7 @@ from t5x_like.training.run import Run, read_run
 from t5x_like.training.run_dir import RunDir
 
 CHANGEABLE = re.compile(
-    r"name|steps|log_every|max_nonfinite_steps|evaluation(\..*)?|checkpoints(\..*)?|mesh(\..*)?"
+    r"name|steps|log_every|max_nonfinite_steps|recovery(\..*)?|evaluation(\..*)?|checkpoints(\..*)?|mesh(\..*)?"
     r"|data\.(workers|prefetch)|data\.sources\.\d+\.path"
 )
 """What may differ when a run is resumed. A moved data set is the same by its fingerprint; another mesh sees the

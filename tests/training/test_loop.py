@@ -84,6 +84,7 @@ def test_a_run_leaves_everything_behind(finished, data):
         "checkpoints",
         "tokenizer",
         "lock",
+        "log.txt",
     }
     train_steps = [line["step"] for line in figures(finished) if line["kind"] == "train"]
     assert train_steps == list(range(1, 13))

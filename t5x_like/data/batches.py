@@ -184,10 +184,8 @@ class Batches:
         self._dataset = datasets[0]
         self.vocabulary: Vocabulary = datasets[0].vocabulary
         self.tokenizer_fingerprint: str = datasets[0].tokenizer_fingerprint
-        self.features = _features(objective, self.vocabulary)
-        sides = _sides(objective, self.features, self.vocabulary) if data.pack else ()
-        if data.pack:
-            self.features = packing.pack_features(self.features, sides)
+        self.features = batch_features(data, objective, self.vocabulary)
+        sides = _sides(objective, _features(objective, self.vocabulary), self.vocabulary) if data.pack else ()
         self.streams = tuple(
             self._stream(source, dataset, part, number, sides)
             for number, (source, dataset, part) in enumerate(
@@ -341,6 +339,12 @@ def check(data: Data) -> None:
             raise UserError(f"{where} is {value}; it must be positive", where=where)
     if data.workers < 0:
         raise UserError(f"data.workers is {data.workers}; 0 stands for a thread", where="data.workers")
+
+
+def batch_features(data: Data, objective: Objective, vocabulary: Vocabulary) -> dict[str, Feature]:
+    """Names, shapes and dtypes of the batches, packing included; opens nothing."""
+    features = _features(objective, vocabulary)
+    return packing.pack_features(features, _sides(objective, features, vocabulary)) if data.pack else features
 
 
 def _features(objective: Objective, vocabulary: Vocabulary) -> dict[str, Feature]:

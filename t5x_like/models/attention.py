@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from t5x_like.errors import UserError
+from t5x_like.models import sharding
 from t5x_like.models.dropout import Seed, dropout
 from t5x_like.models.products import add_to_rows
 
@@ -165,4 +166,17 @@ def _flash(query: Array, key: Array, value: Array, bias: Array | None, mask: Arr
     )
     if mask is not None:
         added = jnp.where(mask, added, MASKED)
-    return pallas.flash_attention(query, key, value, ab=added, sm_scale=1.0)
+
+    def kernel(query: Array, key: Array, value: Array, added: Array) -> Array:
+        return pallas.flash_attention(query, key, value, ab=added, sm_scale=1.0)
+
+    held = sharding.active()
+    if held is None or held[0].size == 1:
+        return kernel(query, key, value, added)
+    # XLA cannot split a kernel by itself: each device runs it on its own rows and heads.
+    mesh, rules = held
+    arrays = (query, key, value, added)
+    specs = tuple(
+        sharding.partition_spec(("batch", "heads", "length", None), x.shape, mesh, rules) for x in arrays
+    )
+    return jax.shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from t5x_like.models.attention import Visible, attend, choose
 from t5x_like.models.dropout import Seed, dropout
 from t5x_like.models.products import matmul
-from t5x_like.models.sharding import constrain
+from t5x_like.models.sharding import constrain, platform
 
 Initializer = Callable[..., Array]
 Activation = Literal["relu", "gelu"]
@@ -264,7 +264,7 @@ class Attention(nn.Module):
         """Attention of `x` to keys and values that are already projected."""
         implementation = choose(
             wanted=self.implementation,
-            platform=jax.default_backend(),
+            platform=platform(),
             dtype=self.dtype,
             query_length=x.shape[1],
             key_length=key.shape[2],

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, MeshAxes]]
@@ -35,6 +35,20 @@ def logical_rules(mesh: Mesh, rules: Rules) -> Iterator[None]:
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def active() -> tuple[Mesh, Rules] | None:
+    """The mesh and the rules that `logical_rules` holds, or None outside it."""
+    return _ACTIVE.get()
+
+
+def platform() -> str:
+    """`cpu`, `gpu` or `tpu`: of the mesh that is active, which need not be this machine's (compiling ahead), or JAX's
+    default."""
+    held = _ACTIVE.get()
+    if held is None or isinstance(held[0], AbstractMesh):  # an abstract mesh is nowhere
+        return jax.default_backend()
+    return held[0].devices.flat[0].platform
 
 
 def partition_spec(
@@ -63,10 +77,10 @@ def partition_spec(
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """`x`, pinned to the mesh by the logical names of its dimensions; `x` itself outside `logical_rules`."""
-    active = _ACTIVE.get()
-    if active is None:
+    held = _ACTIVE.get()
+    if held is None:
         return x
-    mesh, rules = active
+    mesh, rules = held
     return jax.lax.with_sharding_constraint(
         x, NamedSharding(mesh, partition_spec(names, x.shape, mesh, rules))
     )

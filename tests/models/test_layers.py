@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from t5x_like.errors import UserError
 from t5x_like.models.attention import MASKED, Visible, attend, choose
 from t5x_like.models.layers import MLP, RelativeBias, RMSNorm, relative_position_bucket
+from t5x_like.models.sharding import logical_rules, platform
 
 F32 = jnp.dtype("float32")
 
@@ -193,3 +195,34 @@ def test_kernels_refuse_dropout_rather_than_forget_it() -> None:
     q, k, v = heads(1, 4, 4)
     with pytest.raises(ValueError, match="no dropout"):
         attend(q, k, v, seed=jnp.zeros(2, jnp.uint32), dropout_rate=0.1, implementation="xla")
+
+
+@pytest.mark.parametrize("bias_rows", [None, 1])
+def test_the_tpu_kernel_is_split_over_a_mesh(bias_rows: int | None) -> None:
+    """XLA refuses to split a kernel by itself: lowered for TPUs, with gradients, each device has its rows and heads."""
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    rules = (("batch", ("data", "fsdp")), ("heads", "tensor"))
+    x = jax.ShapeDtypeStruct((8, 4, 128, 64), jnp.bfloat16)
+    bias = None if bias_rows is None else jnp.zeros((bias_rows, 4, 128, 128))
+
+    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        with logical_rules(mesh, rules):
+            return attend(q, k, v, bias=bias, implementation="flash").sum()
+
+    text = (
+        jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(x, x, x).lower(lowering_platforms=("tpu",)).as_text()
+    )
+    assert text.count("tpu_custom_call") == 3
+    assert "tensor<2x2x128x64xbf16>" in text  # 8 rows over 4 devices, 4 heads over 2
+
+
+def test_the_platform_is_that_of_the_mesh() -> None:
+    assert platform() == "cpu"
+
+    class Elsewhere:
+        devices = np.array([type("Device", (), {"platform": "tpu"})()])
+
+    with logical_rules(Elsewhere(), ()):  # type: ignore[arg-type]
+        assert platform() == "tpu"
+    with logical_rules(jax.sharding.AbstractMesh((2,), ("data",)), ()):  # type: ignore[arg-type]
+        assert platform() == "cpu"

@@ -1,0 +1,1 @@
+"""Programs that start training elsewhere, around the same entry points: TPU VMs, SLURM, GKE, one machine."""

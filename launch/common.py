@@ -1,0 +1,129 @@
+"""What the launchers share: commands shown before they run, quoting, the flags of training, and words for mistakes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from absl import flags
+
+from t5x_like import cli
+from t5x_like.errors import Exit, UserError
+
+RETRY = int(Exit.INTERRUPTED)
+"""What training leaves with when the same command goes on where it stopped."""
+
+HOPELESS = (Exit.USAGE, Exit.BAD_DATA, Exit.INTERNAL, Exit.CANNOT_WRITE, Exit.CORRUPT, Exit.LOCKED)
+"""What training leaves with when the same command would stop again."""
+
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+
+
+class Shell:
+    """Runs programs, each shown as it could be typed; with `dry_run` it only shows them."""
+
+    def __init__(self, dry_run: bool):
+        self.dry_run = dry_run
+
+    def show(self, command: Sequence[str]) -> None:
+        print("$ " + shlex.join(command), flush=True)
+
+    def run(self, command: Sequence[str]) -> int:
+        """The exit code; 0 in a dry run."""
+        self.show(command)
+        if self.dry_run:
+            return 0
+        need(command[0])
+        return subprocess.run(list(command), check=False).returncode
+
+    def must(self, command: Sequence[str]) -> None:
+        """Raises `UserError` where the program fails."""
+        code = self.run(command)
+        if code:
+            raise UserError(
+                f"{command[0]} failed with exit code {code}",
+                where=shlex.join(command)[:200],
+                code=Exit.IO_ERROR,
+            )
+
+    def ask(self, command: Sequence[str], answer: str = "") -> str | None:
+        """What the program prints, without the space around it; None where it fails; `answer` in a dry run."""
+        self.show(command)
+        if self.dry_run:
+            return answer
+        need(command[0])
+        done = subprocess.run(list(command), check=False, stdout=subprocess.PIPE, text=True, errors="replace")
+        return done.stdout.strip() if done.returncode == 0 else None
+
+
+def need(program: str) -> None:
+    """Raises `UserError` where the program is not on the PATH."""
+    if shutil.which(program) is None:
+        raise UserError(
+            f"{program} is not installed, or not on the PATH",
+            where=program,
+            help="--dry_run shows what would run, without it",
+        )
+
+
+def train_command(train: Sequence[str], python: str = "python3") -> list[str]:
+    """The training command with these flags.
+
+    Raises:
+      UserError: flags without which no run can begin are missing.
+    """
+    for flag, example in (("--config", "t5/base"), ("--workdir", "/mnt/runs/NAME")):
+        if not any(a == flag or a.startswith(f"{flag}=") for a in train):
+            raise UserError(
+                f"the flags of training lack {flag}",
+                where="after --",
+                help=f"... -- {flag}={example}, for example",
+            )
+    return [python, "-m", "t5x_like.train", *train]
+
+
+def workdir(train: Sequence[str]) -> str:
+    """The value of --workdir among the flags of training."""
+    for index, argument in enumerate(train):
+        if argument.startswith("--workdir="):
+            return argument.partition("=")[2]
+        if argument == "--workdir" and index + 1 < len(train):
+            return train[index + 1]
+    raise UserError("the flags of training lack --workdir", where="after --")
+
+
+def with_environment(variables: Mapping[str, str], command: Sequence[str]) -> list[str]:
+    """`env NAME=value ... command`, or the command itself."""
+    return ["env", *(f"{k}={v}" for k, v in variables.items()), *command] if variables else list(command)
+
+
+def script(*commands: Sequence[str] | str) -> str:
+    """One line of shell: lists are quoted, text stands as it is; each runs only if the one before succeeded."""
+    return " && ".join(c if isinstance(c, str) else shlex.join(c) for c in commands)
+
+
+def check_name(name: str, flag: str = "--name") -> str:
+    """A name that clouds and clusters take: small letters, digits and hyphens, at most 40."""
+    if not _NAME.fullmatch(name):
+        near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-").lstrip("0123456789-")[:40].strip("-")
+        raise UserError(
+            f"{name!r} cannot be a name: small letters, digits and hyphens, a letter first, at most 40",
+            where=flag,
+            help=f"{flag}={near or 'run'}",
+        )
+    return name
+
+
+def start(main: Callable[[list[str]], int], values: flags.FlagValues) -> NoReturn:
+    """Runs a launcher: its own flags before `--`, those of training, handed to `main`, behind it."""
+    rest: list[str] = []
+    if "--" in sys.argv:
+        place = sys.argv.index("--")
+        rest = sys.argv[place + 1 :]
+        sys.argv[place:] = []
+    cli.run(lambda argv: main(rest), values)

@@ -1,0 +1,342 @@
+"""Trains on Cloud TPU VMs: asks for a slice, sets it up, trains on all its workers, and comes back after preemption.
+
+  python -m launch.tpu_vm --action=keep --name=t5-base --zone=us-west4-a --topology=v5e:4x4 --spot \\
+      --nfs=10.0.0.2:/share:/mnt/share -- --config=t5/base --data=/mnt/share/c4 --workdir=/mnt/share/runs/base
+
+--action=queue     asks for the slice (a queued resource); two slices: --topology='v5e:4x4*2'
+--action=create    makes it at once, or fails
+--action=setup     copies this repository's HEAD to every worker, installs it there, mounts --nfs
+--action=train     runs training on all workers; its flags stand behind `--`
+--action=logs      brings the log of every worker to --logs
+--action=delete    gives the slice back
+--action=keep      all of it: queue, setup, train; after a preemption delete, and begin again in the same --workdir,
+                   until training is done (0) or would stop again (64, 65, 70, 73, 76, 77). At most --restarts times; a
+                   run that begins three times at one step is stopped too (launch/guard.py). At the end logs are
+                   fetched and the slice is deleted.
+
+--dry_run prints every command, quoted, and runs none. All workers must see --workdir under one path: a Filestore share
+(--nfs) or the like. What training needs to know of its neighbours it finds itself (jax.distributed).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from launch import common, xla_flags
+from launch.common import RETRY, Shell
+from t5x_like.errors import Exit, UserError, did_you_mean
+from t5x_like.planning import topologies
+from t5x_like.planning.topologies import Topology
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME, LOG, CODE = "t5x_like", "train.log", "train.code"
+"""On a worker, in its home: the folder of the code, the output of training, its last exit code."""
+
+RUNTIMES = {
+    "v4": "tpu-ubuntu2204-base",
+    "v5e": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
+"""Cloud TPU software versions (docs.cloud.google.com/tpu/docs/runtimes)."""
+
+WAITING = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES")
+LOST = ("SUSPENDED", "SUSPENDING", "FAILED", "DELETING")
+"""States of a queued resource (docs.cloud.google.com/tpu/docs/queued-resources). A spot slice that is taken away is
+SUSPENDED; it never becomes ACTIVE again."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Where training runs, and the commands about it. Attributes are the flags of their names."""
+
+    name: str
+    topology: Topology
+    zone: str
+    project: str = ""
+    runtime: str = ""
+    spot: bool = False
+    reserved: bool = False
+    nfs: str = ""
+    python: str = "python3.11"
+
+    @property
+    def _place(self) -> list[str]:
+        return [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else [])]
+
+    @property
+    def _kind(self) -> list[str]:
+        tier = ["--spot"] if self.spot else ["--reserved"] if self.reserved else []
+        return [f"--accelerator-type={self.topology.accelerator_type}", *tier]
+
+    @property
+    def _runtime(self) -> str:
+        return self.runtime or RUNTIMES[self.topology.chip.name]
+
+    @property
+    def hosts(self) -> int:
+        """Workers of a slice: a host has four chips; up to eight chips of v5e and v6e are on one."""
+        small = self.topology.chip.dimensions == 2 and self.topology.per_slice <= 8
+        return 1 if small else max(1, self.topology.per_slice // 4)
+
+    def create(self) -> list[str]:
+        if self.topology.slices > 1:
+            raise UserError("several slices are to be had by --action=queue", where="--action=create")
+        vm = ["gcloud", "compute", "tpus", "tpu-vm", "create", self.name]
+        return [*vm, *self._place, *self._kind, f"--version={self._runtime}"]
+
+    def queue(self) -> list[str]:
+        slices = self.topology.slices
+        nodes = (
+            [f"--node-id={self.name}"]
+            if slices == 1
+            else [f"--node-count={slices}", f"--node-prefix={self.name}"]
+        )
+        resource = ["gcloud", "compute", "tpus", "queued-resources", "create", self.name]
+        return [*resource, *nodes, *self._place, *self._kind, f"--runtime-version={self._runtime}"]
+
+    def state(self) -> list[str]:
+        resource = ["gcloud", "compute", "tpus", "queued-resources", "describe", self.name]
+        return [*resource, *self._place, "--format=value(state.state)"]
+
+    def delete(self) -> list[str]:
+        """Of the queued resource and its nodes."""
+        resource = ["gcloud", "compute", "tpus", "queued-resources", "delete", self.name]
+        return [*resource, *self._place, "--force", "--quiet"]
+
+    def delete_vm(self) -> list[str]:
+        return ["gcloud", "compute", "tpus", "tpu-vm", "delete", self.name, *self._place, "--quiet"]
+
+    def on_workers(self, command: str, worker: str = "all") -> list[str]:
+        """`command`, a line of shell, on workers of all slices."""
+        return [*self._reach("ssh", self.name, worker), f"--command={command}"]
+
+    def to_workers(self, path: Path) -> list[str]:
+        return [*self._reach("scp", f"{self.name}:", "all", str(path))]
+
+    def from_worker(self, path: str, target: Path, worker: int, node: int) -> list[str]:
+        command = self._reach("scp", f"{self.name}:{path}", str(worker), after=str(target))
+        return [a if a != "--node=all" else f"--node={node}" for a in command]
+
+    def _reach(self, verb: str, what: str, worker: str, *before: str, after: str = "") -> list[str]:
+        paths = [*before, what, *([after] if after else [])]
+        if self.topology.slices == 1:
+            program = ["gcloud", "compute", "tpus", "tpu-vm", verb, *paths]
+            return [*program, *self._place, f"--worker={worker}"]
+        program = ["gcloud", "alpha", "compute", "tpus", "queued-resources", verb, *paths]
+        return [*program, *self._place, "--node=all", f"--worker={worker}"]
+
+    def setup_script(self, archive: str) -> str:
+        """On a worker: unpack, install, mount."""
+        steps: list[Sequence[str] | str] = [
+            ["rm", "-rf", HOME],
+            ["mkdir", "-p", HOME],
+            ["tar", "-xzf", archive, "-C", HOME],
+            ["cd", HOME],
+            f"({self.python} -m venv .venv || "
+            f"(sudo apt-get update -q && sudo apt-get install -qy {self.python}-venv && {self.python} -m venv .venv))",
+            [".venv/bin/python", "-m", "pip", "install", "--quiet", "-e", ".[tpu,text]"],
+        ]
+        if self.nfs:
+            share, _, folder = self.nfs.rpartition(":")
+            steps += [
+                "(command -v mount.nfs || sudo apt-get install -qy nfs-common)",
+                ["sudo", "mkdir", "-p", folder],
+                f"(mountpoint -q {common.shlex.quote(folder)} || "
+                + common.shlex.join(["sudo", "mount", "-t", "nfs", "-o", "rw,hard", share, folder])
+                + ")",
+                ["sudo", "chmod", "a+rwx", folder],
+            ]
+        return common.script(*steps)
+
+    def train_script(self, train: Sequence[str], variables: dict[str, str]) -> str:
+        """On a worker: training, its output shown and kept; its exit code is kept too, since gcloud tells only whether
+        all workers ended well."""
+        command = common.with_environment(variables, common.train_command(train, ".venv/bin/python"))
+        run = f"{common.shlex.join(command)} 2>&1 | tee -a ../{LOG}"
+        return common.script(
+            ["cd", HOME], ["rm", "-f", f"../{CODE}"], ["set", "-o", "pipefail"],
+            f"{{ {run}; code=$?; echo $code > ../{CODE}; exit $code; }}",
+        )  # fmt: skip
+
+    def guard_script(self, train: Sequence[str]) -> str:
+        """On worker 0: counts the start (launch/guard.py); its exit code is kept as that of training is."""
+        guard = common.shlex.join(
+            [".venv/bin/python", "-m", "launch.guard", f"--workdir={common.workdir(train)}"]
+        )
+        return common.script(["cd", HOME], f"{{ {guard}; code=$?; echo $code > ../{CODE}; exit $code; }}")
+
+
+def setup(where: Slice, shell: Shell) -> None:
+    """HEAD of this repository on every worker, installed."""
+    archive = Path(tempfile.gettempdir()) / f"t5x_like-{where.name}.tar.gz"
+    shell.must(["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
+    shell.must(where.to_workers(archive))
+    shell.must(where.on_workers(where.setup_script(archive.name)))
+
+
+def logs(where: Slice, shell: Shell, folder: Path) -> None:
+    """LOGS/NAME-SLICE-WORKER.log of every worker; what cannot be had is passed over, with gcloud's words."""
+    if not shell.dry_run:
+        folder.mkdir(parents=True, exist_ok=True)
+    for node in range(where.topology.slices):
+        for worker in range(where.hosts):
+            target = folder / f"{where.name}-{node}-{worker}.log"
+            shell.run(where.from_worker(LOG, target, worker, node))
+
+
+def keep(
+    where: Slice,
+    train: Sequence[str],
+    shell: Shell,
+    *,
+    variables: dict[str, str],
+    restarts: int,
+    folder: Path,
+    poll: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Trains until it is done or hopeless, on as many slices as that takes. Returns the exit code of training."""
+    common.train_command(train)
+    ready = False
+    for attempt in range(restarts + 1):
+        if attempt:
+            print(f"restart {attempt} of at most {restarts}", flush=True)
+        _obtain(where, shell, poll, sleep)
+        try:
+            if not ready:
+                setup(where, shell)
+            ready = True
+            code = _train_once(where, train, shell, variables)
+        except UserError as e:  # a slice can go away at any moment, also while it is set up
+            print(e, flush=True)
+            code = int(e.code)
+        state = _state(where, shell)
+        if code == 0 or (state == "ACTIVE" and code in common.HOPELESS):
+            return _finish(where, shell, folder, code)
+        print(f"training ended with {code}, the slice is {state or 'gone'}", flush=True)
+        if state != "ACTIVE":
+            shell.run(where.delete())
+            ready = False
+    print(f"given up after {restarts} restarts", flush=True)
+    return _finish(where, shell, folder, RETRY)
+
+
+def _train_once(where: Slice, train: Sequence[str], shell: Shell, variables: dict[str, str]) -> int:
+    """The exit code of training on worker 0, or of what kept it from beginning there."""
+    for line, worker in ((where.guard_script(train), "0"), (where.train_script(train, variables), "all")):
+        code = shell.run(where.on_workers(line, worker))
+        if code:
+            told = shell.ask(where.on_workers(f"cat {CODE}", "0"))
+            return int(told) if told and told.isdigit() else code
+    return 0
+
+
+def _finish(where: Slice, shell: Shell, folder: Path, code: int) -> int:
+    logs(where, shell, folder)
+    shell.run(where.delete())
+    return code
+
+
+def _state(where: Slice, shell: Shell) -> str:
+    """Of the queued resource; "" where there is none."""
+    return (shell.ask(where.state(), "ACTIVE") or "").strip()
+
+
+def _obtain(where: Slice, shell: Shell, poll: float, sleep: Callable[[float], None]) -> None:
+    """Asks for the slice unless it is there, and waits until it is."""
+    state = "" if shell.dry_run else _state(where, shell)
+    if state in LOST:
+        shell.must(where.delete())
+        state = ""
+    if not state:
+        shell.must(where.queue())
+    while (state := _state(where, shell)) != "ACTIVE":
+        if state not in WAITING:
+            raise UserError(
+                f"the queued resource is {state or 'gone'}", where=where.name, code=Exit.IO_ERROR,
+                help="gcloud compute tpus queued-resources describe says why",
+            )  # fmt: skip
+        print(f"{where.name} is {state}", flush=True)
+        sleep(poll)
+
+
+FLAGS = flags.FlagValues()
+ACTIONS = ("queue", "create", "setup", "train", "logs", "delete", "keep")
+_ACTION = flags.DEFINE_string("action", None, ", ".join(ACTIONS), flag_values=FLAGS)
+_NAME = flags.DEFINE_string("name", None, "of the slice", flag_values=FLAGS)
+_TOPOLOGY = flags.DEFINE_string("topology", None, "such as v5e:4x4, or v5p:2x2x4*2", flag_values=FLAGS)
+_ZONE = flags.DEFINE_string("zone", None, "such as us-west4-a", flag_values=FLAGS)
+_PROJECT = flags.DEFINE_string("project", "", "gcloud's own where this is empty", flag_values=FLAGS)
+_RUNTIME = flags.DEFINE_string("runtime", "", "TPU software version; by the chip", flag_values=FLAGS)
+_SPOT = flags.DEFINE_bool("spot", False, "cheap capacity that may be taken away", flag_values=FLAGS)
+_RESERVED = flags.DEFINE_bool("reserved", False, "of a reservation", flag_values=FLAGS)
+_NFS = flags.DEFINE_string("nfs", "", "HOST:/SHARE:/MOUNTPOINT, mounted by setup", flag_values=FLAGS)
+_PYTHON = flags.DEFINE_string("python", "python3.11", "on the workers", flag_values=FLAGS)
+_XLA = flags.DEFINE_string("xla_flags", "", "sets of launch/xla_flags.py, with commas", flag_values=FLAGS)
+_RESTARTS = flags.DEFINE_integer("restarts", 100, "of keep, at most", lower_bound=0, flag_values=FLAGS)
+_LOGS = flags.DEFINE_string("logs", "logs", "folder for logs, on this machine", flag_values=FLAGS)
+_POLL = flags.DEFINE_float(
+    "poll", 30.0, "seconds between looks at the queue", lower_bound=0, flag_values=FLAGS
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the commands, run none", flag_values=FLAGS)
+
+
+def main(train: list[str]) -> int:
+    """Reads the flags, and does one action."""
+    for flag, example in (
+        ("action", "keep"),
+        ("name", "t5-base"),
+        ("topology", "v5e:4x4"),
+        ("zone", "us-west4-a"),
+    ):
+        if not FLAGS[flag].value:
+            raise UserError(
+                f"--{flag} is missing", where=f"--{flag}", help=f"--{flag}={example}, for example"
+            )
+    action = _ACTION.value or ""
+    if action not in ACTIONS:
+        raise UserError(f"no action {action!r}", where="--action", help=did_you_mean(action, ACTIONS))
+    topology = topologies.parse(_TOPOLOGY.value or "")
+    if topology.chip.platform != "tpu":
+        raise UserError(
+            f"{topology.name} is no TPU", where="--topology", help="--topology=v5e:4x4, for example"
+        )
+    if _NFS.value and (_NFS.value.count(":") != 2 or not _NFS.value.rpartition(":")[2].startswith("/")):
+        raise UserError("--nfs reads HOST:/SHARE:/MOUNTPOINT", where=f"--nfs={_NFS.value}")
+    where = Slice(
+        name=common.check_name(_NAME.value or ""), topology=topology, zone=_ZONE.value or "",
+        project=_PROJECT.value, runtime=_RUNTIME.value, spot=_SPOT.value, reserved=_RESERVED.value,
+        nfs=_NFS.value, python=_PYTHON.value,
+    )  # fmt: skip
+    shell, variables = Shell(_DRY_RUN.value), xla_flags.environment(_XLA.value)
+    match action:
+        case "queue":
+            shell.must(where.queue())
+        case "create":
+            shell.must(where.create())
+        case "setup":
+            setup(where, shell)
+        case "train":
+            return shell.run(where.on_workers(where.train_script(train, variables)))
+        case "logs":
+            logs(where, shell, Path(_LOGS.value))
+        case "delete":
+            queued = shell.dry_run or _state(where, shell)
+            shell.must(where.delete() if queued else where.delete_vm())
+        case "keep":
+            return keep(
+                where, train, shell, variables=variables, restarts=_RESTARTS.value, folder=Path(_LOGS.value),
+                poll=_POLL.value,
+            )  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    common.start(main, FLAGS)

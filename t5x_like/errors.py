@@ -43,12 +43,20 @@ class UserError(Exception):
         self.what, self.where, self.help, self.code = what, where, help, code
 
     def __str__(self) -> str:
+        """As lines for a terminal: what came from files or flags is shortened, and its control characters are shown
+        and not obeyed."""
         lines = [f"error: {self.what}"]
         if self.where:
             lines.append(f"  --> {self.where}")
         if self.help:
             lines.append(f"  help: {self.help}")
-        return "\n".join(lines)
+        return "\n".join(printable(line) for line in "\n".join(lines).split("\n"))
+
+
+def printable(line: str, most: int = 1000) -> str:
+    """A line without anything that a terminal would obey; what is longer than `most` loses its middle."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-most // 4 :]}"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

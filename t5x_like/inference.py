@@ -167,7 +167,7 @@ class Output:
             ) from None
         try:
             begun = json.loads(beside.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             begun = None
         if not isinstance(begun, dict):
             raise UserError(

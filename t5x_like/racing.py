@@ -204,7 +204,7 @@ def _read_plan(path: Path) -> dict[str, Any]:
         stored["shares"] = {name: Share(**share) for name, share in stored["shares"].items()}
         if not all(isinstance(stored[part], dict) for part in ("rules", "configs", "tasks")):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             "the plan of this race cannot be read",
             where=str(path),

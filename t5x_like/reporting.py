@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,13 +79,14 @@ def read_metrics(workdir: Path) -> dict[str, list[dict[str, Any]]]:
     if not path.is_file():
         raise UserError(f"no metrics in {workdir}", where=str(path), help="is this a run directory?")
     kinds: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "eval": {}}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            kind, step = str(record["kind"]), int(record["step"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
-        if record.get("kind") in kinds:
-            kinds[record["kind"]][record["step"]] = record
+        if kind in kinds:
+            kinds[kind][step] = _numbers(record) | {"step": step}
     return {kind: [records[step] for step in sorted(records)] for kind, records in kinds.items()}
 
 
@@ -116,7 +118,8 @@ def curves(metrics: dict[str, list[dict[str, Any]]], unigram: float | None) -> F
         loss.axhline(
             unigram, color="#dc2626", ls="--", lw=1, label=f"unigram entropy of the targets, {unigram:.2f}"
         )
-    top = max([unigram or 0.0, *map(_nats, evaluation), *map(_nats, train[len(train) // 50 :])])
+    losses = [*map(_nats, evaluation), *map(_nats, train[len(train) // 50 :])]
+    top = max([unigram or 0.0, *(loss for loss in losses if math.isfinite(loss))])
     loss.set_ylim(bottom=0, top=top * 1.08 if top else 1)
     loss.set_ylabel("nats per target token")
     loss.legend(frameon=False)
@@ -143,8 +146,17 @@ def _line(axes: Any, records: list[dict[str, Any]], name: str, *style: str, **se
 
 
 def _nats(record: dict[str, Any]) -> float:
-    """Cross-entropy of a record; `loss` also holds the z-loss."""
-    return record.get("cross_entropy", record["loss"])
+    """Cross-entropy of a record; `loss` also holds the z-loss. NaN where every update was skipped."""
+    return record.get("cross_entropy", record.get("loss", math.nan))
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """The entries that are finite numbers; what was not finite was written as null."""
+    return {
+        name: value
+        for name, value in record.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+    }
 
 
 def svg(figure: Figure) -> str:
@@ -185,11 +197,14 @@ def _times(account: goodput.Account) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, json.JSONDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"cannot read {path.name}: {e}", where=str(path), code=Exit.BAD_DATA) from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path.name} is no JSON object", where=str(path), code=Exit.BAD_DATA)
+    return value
 
 
 def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any]:
@@ -199,12 +214,13 @@ def write(workdir: Path, output: Path, png: Path | None = None) -> dict[str, Any
 
     run = config.load(str(workdir))
     metrics = read_metrics(workdir)
-    evaluation = _read_json(workdir / "evaluation.json")
+    evaluation = _numbers(_read_json(workdir / "evaluation.json"))
     environment = _read_json(workdir / "env.json")
     samples = reporting_samples.read(workdir / "samples.jsonl")
 
     measured = evaluation or (metrics["eval"][-1] if metrics["eval"] else None)
-    loss = _nats(measured) if measured else None
+    loss = _nats(measured) if measured else math.nan
+    loss = loss if math.isfinite(loss) else None
     unigram = evaluation.get("unigram_entropy")
     last = metrics["train"][-1] if metrics["train"] else {}
     rates = sorted(r["tokens_per_second"] for r in metrics["train"] if r.get("tokens_per_second"))

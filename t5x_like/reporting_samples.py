@@ -24,8 +24,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as e:
+        samples = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        section(samples)  # what cannot be shown is said here
+        return samples
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
         raise UserError(f"cannot read {path.name}: {e}", where=str(path), code=Exit.BAD_DATA) from None
 
 
@@ -111,4 +113,6 @@ def _words_row(sample: dict[str, Any]) -> str:
 
 def printable(text: str) -> str:
     """Escaped for HTML, without control characters (a terminal escape in the corpus stays harmless)."""
-    return html.escape("".join(c if c >= " " or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return html.escape(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )

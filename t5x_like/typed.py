@@ -292,7 +292,7 @@ def from_data(data: Any, annotation: Any, path: str = "", where: str | None = No
             check(data, annotation, path, where)
             return dict(data)
         name = data.get("type", next(iter(classes)) if len(classes) == 1 else None)
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise UserError(
                 f"{shown}: unknown type {name!r}", where=where, help=did_you_mean(str(name), classes)
             )
@@ -330,7 +330,7 @@ def from_json(text: str, annotation: Any, where: str | None = None) -> Any:
         )
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:  # ValueError: also a number of thousands of digits
         place = f"{where}:{e.lineno}" if isinstance(e, json.JSONDecodeError) and where else where
         raise UserError(f"not valid JSON: {e}", where=place) from None
     return from_data(data, annotation, where=where)

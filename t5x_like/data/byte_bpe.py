@@ -102,7 +102,7 @@ def from_files(
         ids = json.loads(vocabulary)
         settings = json.loads(config or b"{}")
         lines = [line.rstrip("\r") for line in merges.decode().split("\n")]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"this is not a byte-level BPE: {error}", where=where, code=Exit.BAD_DATA) from None
     if not isinstance(ids, dict) or not all(isinstance(index, int) for index in ids.values()):
         raise UserError(

@@ -176,7 +176,8 @@ def _first(vocab: dict[str, int], names: Iterable[str | None]) -> int | None:
 def configured(config: Any, kind: str) -> str | None:
     """The name of a special token in a tokenizer_config.json: a string, or an object with `content`."""
     value = config.get(f"{kind}_token") if isinstance(config, dict) else None
-    return value.get("content") if isinstance(value, dict) else value
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
 
 
 def _spelling(layout: dict[str, Any]) -> tuple[str, str]:

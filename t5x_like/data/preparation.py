@@ -232,7 +232,7 @@ def _text_is_made(arguments: Arguments, request: dict[str, Any]) -> bool:
         return False
     try:
         ours = json.loads((folder / _TEXT_RECORD).read_bytes())["request"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = None
     if ours == digest(request):
         return True

@@ -209,7 +209,7 @@ def folder_shards(folder: Path, split: str | None, text_field: str | None) -> li
         lengths = {str(entry["name"]): [int(n) for n in entry["shardLengths"]] for entry in info["splits"]}
         text_features = _text_features(features["featuresDict"]["features"])
         name, file_format = str(info["name"]), str(info.get("fileFormat", "tfrecord"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"dataset_info.json or features.json cannot be understood ({error!r})",
             where=str(folder),

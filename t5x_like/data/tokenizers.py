@@ -229,7 +229,7 @@ def _read(path: Path) -> bytes:
 def _stored_extra_ids(path: Path) -> int:
     try:
         value = json.loads(path.read_bytes())["extra_ids"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         value = None
     if not isinstance(value, int) or not 0 <= value <= 1 << 20:
         raise UserError('expected {"extra_ids": <number of sentinels>}', where=str(path), code=Exit.BAD_DATA)

@@ -149,7 +149,7 @@ def from_vocabulary(
     try:
         lines = content.decode().split("\n")
         settings = json.loads(config or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"this is not a WordPiece vocabulary: {error}", where=where, code=Exit.BAD_DATA
         ) from None

@@ -17,7 +17,9 @@ from t5x_like.errors import Exit, UserError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
+"""Pickles, and NumPy's files, which may hold pickles."""
+_OTHERS = (".h5", ".msgpack", ".gguf", ".onnx", ".safetensor")
 _LARGEST_JSON = 64 << 20
 
 
@@ -105,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read: {error.strerror}", where=str(path), code=Exit.BAD_DATA) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}", where=str(path), code=Exit.CORRUPT) from None
     if not isinstance(value, dict):
         raise UserError("expected a JSON object", where=str(path), code=Exit.CORRUPT)
@@ -127,6 +129,14 @@ def _nothing_to_read(folder: Path) -> UserError:
             f"{listed(pickled)}: pickled weights are not read, since reading them runs code",
             where=str(folder),
             help="save them as safetensors where you trust them: model.save_pretrained(folder)",
+            code=Exit.BAD_DATA,
+        )
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in _OTHERS)
+    if others:
+        return UserError(
+            f"{listed(others)}: weights are read from safetensors only",
+            where=str(folder),
+            help="convert them where they come from: model.save_pretrained(folder)",
             code=Exit.BAD_DATA,
         )
     return UserError(f"neither {SINGLE} nor {INDEX} here", where=str(folder), code=Exit.BAD_DATA)

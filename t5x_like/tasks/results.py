@@ -111,7 +111,7 @@ def finished(folder: Path) -> dict[int, SeedResult]:
     """The finished seeds, by number; what cannot be read is not finished."""
     found = {}
     for path in (folder / "seeds").glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             data = json.loads(path.read_text(encoding="utf-8"))
             test = None if data["test"] is None else _numbers(data["test"])
             curve = tuple(_numbers(point) for point in data["curve"])

@@ -123,5 +123,5 @@ def read(path: Path) -> list[dict[str, Any]]:
 def _step_of(line: str) -> Any:
     try:
         return json.loads(line)["step"] if line.endswith("\n") else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

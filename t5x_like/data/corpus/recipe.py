@@ -18,7 +18,11 @@ from t5x_like.data.cleaning.addresses import BlockedURLs, ListedURLs, RealNewsDo
 from t5x_like.data.cleaning.badwords import BadWords
 from t5x_like.data.cleaning.base import Rule
 from t5x_like.data.cleaning.c4 import C4Clean, LongLines, MaxLength, MinSentences
+from t5x_like.data.cleaning.decontamination import Decontaminate
+from t5x_like.data.cleaning.fineweb import FineWebQuality, RefinedWebLines
+from t5x_like.data.cleaning.gopher import GopherQuality, GopherRepetition
 from t5x_like.data.cleaning.language import CLD3, FastText, LangDetect
+from t5x_like.data.cleaning.pii import MaskPII
 from t5x_like.data.dedup.base import Comparison
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateTexts, DuplicateURLs
 from t5x_like.data.dedup.near import NearDuplicates
@@ -39,6 +43,12 @@ AnyRule = (
     | LangDetect
     | CLD3
     | FastText
+    | GopherQuality
+    | GopherRepetition
+    | RefinedWebLines
+    | FineWebQuality
+    | MaskPII
+    | Decontaminate
 )
 Step = AnyRule | AnyComparison
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")

@@ -21,6 +21,7 @@ from t5x_like.data.documents import Document
 from t5x_like.errors import UserError
 
 PROSE = web_pages.prose(3)[0][:3000]
+PHRASE = "transport a convention"
 LINES = [
     f"{number} of the things that we have here, and {'x' * number} to end with it." for number in range(30)
 ]

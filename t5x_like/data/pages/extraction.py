@@ -22,6 +22,8 @@ from t5x_like.errors import UserError
 NAME = "extraction"
 MAX_DEPTH = 512
 """Elements inside each other; browsers stop here too (Chromium: kMaximumHTMLParserDOMTreeDepth)."""
+MAX_SEEMING_DEPTH = 4096
+"""The same with what scripts hold, which looks like elements; a page could hide depth behind the word script."""
 MAX_TAG_WORDS = 10_000
 """Attributes of one tag."""
 _FEW_TAGS = 2048
@@ -32,6 +34,8 @@ _FLAT = (
     "|p|li|dt|dd|option|tr|td|th|thead|tbody|tfoot"
 )
 _NESTING = re.compile(rf"<(/?)(?!(?:{_FLAT})\b)[a-zA-Z]")
+
+_SCRIPT = re.compile(r"<script\b.*?</script\b", re.DOTALL | re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,10 @@ def _too_much(html: str, max_elements: int) -> tuple[str, str]:
     if tags > max_elements:
         return "too_many_elements", f"{tags}, limit {max_elements}"
     if tags > _FEW_TAGS and (depth := _depth(html)) > MAX_DEPTH:
-        return "nested_too_deeply", f"{depth}, limit {MAX_DEPTH}"
+        if depth <= MAX_SEEMING_DEPTH:
+            depth = _depth(_SCRIPT.sub("", html))
+        if depth > MAX_DEPTH:
+            return "nested_too_deeply", f"{depth}, limit {MAX_DEPTH}"
     if len(html) > _LONG_TAG:
         for piece in html.split(">"):
             if len(piece) > _LONG_TAG and (words := len(piece[piece.rfind("<") :].split())) > MAX_TAG_WORDS:

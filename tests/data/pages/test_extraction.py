@@ -89,6 +89,15 @@ def test_odd_pages_are_read_or_rejected(extractor, html):
         assert found.text == found.text.strip() != "" and "root:" not in found.text
 
 
+def test_scripts_do_not_count_as_depth():
+    script = "<script>for (i = 0; i<n; i++) document.write('<div>');</script>"
+    html = ARTICLE.replace("<article>", script * 1000 + "<article>")
+    assert isinstance(Resiliparse()(RawPage(html)), Document)
+    hidden = "<textarea><script></textarea>" + "<div>" * 5000 + "</script>" + ARTICLE
+    found = Resiliparse()(RawPage(hidden))
+    assert isinstance(found, Rejection) and found.reason == "nested_too_deeply"
+
+
 def test_depth():
     assert _depth("<div><p>a<p>b<br><img></div><li><li>") == 1
     assert _depth("<div><div></div><b>") == 2

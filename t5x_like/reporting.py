@@ -167,11 +167,11 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def document(title: str, body: str) -> str:
-    """A whole page in the style of all reports; `title` is plain text, `body` is HTML."""
+def document(title: str, body: str, head: str = "") -> str:
+    """A whole page in the style of all reports; `title` is plain text, `body` and what is added to `head` are HTML."""
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><body>{body}</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{head}<body>{body}</body></html>\n"
     )
 
 

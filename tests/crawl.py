@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 NOUNS = (
@@ -72,17 +74,24 @@ CHANGED = {
 """Rule -> documents that it changes and keeps."""
 
 
+def sentences(seed: int) -> Iterator[str]:
+    """Sentences, each the only one of its kind."""
+    drawn = random.Random(seed)
+    for number in itertools.count():
+        a, b, c = drawn.sample(NOUNS.split(), 3)
+        text = f"The {a} of the {b} {drawn.choice(VERBS.split())} the {c} {drawn.choice(PLACES)}"
+        yield f"{text} for {number} days and nobody asked why."
+
+
 def pages() -> list[Page]:
     """The crawl, in order."""
     drawn = random.Random(0)
     made: list[Page] = []
-    numbers = iter(range(10**6))
+    numbers = itertools.count()
+    told = sentences(1)
 
     def sentence() -> str:
-        a, b, c = drawn.sample(NOUNS.split(), 3)
-        # The number makes every sentence the only one of its kind.
-        text = f"The {a} of the {b} {drawn.choice(VERBS.split())} the {c} {drawn.choice(PLACES)}"
-        return f"{text} for {next(numbers)} days and nobody asked why."
+        return next(told)
 
     def lines(count: int) -> list[str]:
         return [" ".join(sentence() for _ in range(drawn.randint(1, 3))) for _ in range(count)]
@@ -174,10 +183,10 @@ def response(page: Page) -> bytes:
     return head.encode() + http + b"\r\n\r\n"
 
 
-def write(folder: Path, form=record, files: int = 3) -> list[Path]:
-    """The crawl in a few files, a gzip member for each record."""
+def write(folder: Path, crawl: list[Page] | None = None, *, form=record, files: int = 3) -> list[Path]:
+    """The crawl, or other pages, in a few files, a gzip member for each record."""
     folder.mkdir(parents=True, exist_ok=True)
-    crawl = pages()
+    crawl = pages() if crawl is None else crawl
     step = -(-len(crawl) // files)
     suffix = "wet" if form is record else "warc"
     paths = []

@@ -101,7 +101,8 @@ def encode_units(job: Job, unit_bytes: int, workers: int, progress: Progress) ->
         )
         for number, unit in _units(job, unit_bytes)
     )
-    return processes.run(_encode_unit, pieces, workers, progress)
+    with processes.Pool(workers) as pool:
+        return pool.run(_encode_unit, pieces, progress)
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
@@ -10,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
@@ -40,56 +40,71 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(task: Callable[..., None], pieces: Iterable[Piece], workers: int, progress: Progress) -> int:
-    """Does every piece by `task(*arguments)`, which leaves a file behind; returns how many pieces there are.
+class Pool:
+    """Some processes, started when there is work for them and ended with the `with` block.
 
     Args:
-      task: a function that can be pickled.
-      pieces: made while work goes on; at most two for each worker are held.
       workers: processes; 1 works in this one.
-
-    Raises:
-      UserError: the first in the order of pieces that a task raises; or a worker died.
     """
-    if workers == 1:
+
+    def __init__(self, workers: int):
+        self._workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, task: Callable[..., None], pieces: Iterable[Piece], progress: Progress) -> int:
+        """Does every piece by `task(*arguments)`, which leaves a file behind; returns how many pieces there are.
+
+        Args:
+          task: a function that can be pickled.
+          pieces: made while work goes on; at most two for each worker are held.
+          progress: is told of each piece.
+
+        Raises:
+          UserError: the first in the order of pieces that a task raises; or a worker died.
+        """
+        running: dict[int, tuple[Future[None], int]] = {}
         count = 0
-        for piece in pieces:
-            if piece.arguments is not None:
-                task(*piece.arguments)
-            progress.advance(piece.consumed)
-            count += 1
-        return count
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    running: dict[int, tuple[concurrent.futures.Future[None], int]] = {}
-    count = 0
 
-    def wait_for(number: int) -> None:
-        future, consumed = running.pop(number)
-        future.result()
-        progress.advance(consumed)
+        def wait_for(number: int) -> None:
+            future, consumed = running.pop(number)
+            future.result()
+            progress.advance(consumed)
 
-    try:
-        for piece in pieces:
-            number, count = count, count + 1
-            if piece.arguments is None:
-                progress.advance(piece.consumed)
-                continue
-            # In order, so that with --bad_input=fail the first problem of the input is the one reported.
-            while len(running) >= 2 * workers:
+        try:
+            for piece in pieces:
+                number, count = count, count + 1
+                if piece.arguments is None:
+                    progress.advance(piece.consumed)
+                elif self._workers == 1:
+                    task(*piece.arguments)
+                    progress.advance(piece.consumed)
+                else:
+                    # In order, so that with --bad_input=fail the first problem of the input is the one reported.
+                    while len(running) >= 2 * self._workers:
+                        wait_for(min(running))
+                    running[number] = self._started().submit(task, *piece.arguments), piece.consumed
+            while running:
                 wait_for(min(running))
-            running[number] = pool.submit(task, *piece.arguments), piece.consumed
-        while running:
-            wait_for(min(running))
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps killed for lack of memory",
-            help="fewer --workers; the same command continues where it stopped",
-            code=Exit.IO_ERROR,
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return count
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process died, perhaps killed for lack of memory",
+                help="fewer --workers; the same command continues where it stopped",
+                code=Exit.IO_ERROR,
+            ) from None
+        return count
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+        return self._executor
 
 
 def _start_worker() -> None:

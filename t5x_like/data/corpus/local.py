@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 
-from t5x_like.data import workers as processes
 from t5x_like.data.corpus import exchange
 from t5x_like.data.corpus.passes import Job, follow, label, say_again
 from t5x_like.data.corpus.recipe import stages
@@ -19,7 +18,7 @@ from t5x_like.data.dedup.base import Round
 from t5x_like.data.pages.base import Unit
 from t5x_like.data.prepare_report import Progress
 from t5x_like.data.token_writer import write_durably
-from t5x_like.data.workers import Piece
+from t5x_like.data.workers import Piece, Pool
 
 
 class Local:
@@ -27,13 +26,13 @@ class Local:
 
     Args:
       job: what is done, and where.
-      workers: processes.
+      pool: does the work.
       progress: is told what is being done.
       budget: bytes of entries that a judge holds at once.
     """
 
-    def __init__(self, job: Job, workers: int, progress: Progress, budget: int = exchange.RANGE_BYTES):
-        self._job, self._workers, self._progress, self._budget = job, workers, progress, budget
+    def __init__(self, job: Job, pool: Pool, progress: Progress, budget: int = exchange.RANGE_BYTES):
+        self._job, self._pool, self._progress, self._budget = job, pool, progress, budget
         self._stages = stages(job.recipe)
 
     def run(self, units: Iterable[Unit]) -> int:
@@ -50,7 +49,7 @@ class Local:
                     Piece(None if job.done(stage, unit) else (job, stage, unit, None), 1)
                     for unit in range(count)
                 )
-                processes.run(follow, pieces, self._workers, self._progress)
+                self._pool.run(follow, pieces, self._progress)
             self._forget(stage - 1)
         return count
 
@@ -64,7 +63,7 @@ class Local:
             Piece(None if job.done(0, unit.number) else (job, 0, unit.number, unit), unit.consumed)
             for unit in units
         )
-        count = processes.run(follow, pieces, self._workers, self._progress)
+        count = self._pool.run(follow, pieces, self._progress)
         write_durably(known, str(count).encode())
         return count
 
@@ -87,7 +86,7 @@ class Local:
                     )
                     for unit in range(units)
                 )
-                processes.run(say_again, pieces, self._workers, self._progress)
+                self._pool.run(say_again, pieces, self._progress)
             self._judge(name, stage, number, round, units)
             write_durably(finished, b"")
             for unit in range(units):  # half of what the disk would have to hold
@@ -110,7 +109,7 @@ class Local:
         )
         self._progress.stage(f"{name}, round {number + 1}: comparing", work.ranges)
         pieces = (Piece(None if work.done(index) else (work, index), 1) for index in range(work.ranges))
-        processes.run(exchange.judge, pieces, self._workers, self._progress)
+        self._pool.run(exchange.judge, pieces, self._progress)
 
     def _forget(self, stage: int) -> None:
         """Removes what a pass left for the next one, which is done."""

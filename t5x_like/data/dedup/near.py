@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import xxhash
-from jaxtyping import UInt64
+from jaxtyping import Integer, UInt64
 
 from t5x_like.data.cleaning.base import Rejection
 from t5x_like.data.dedup.base import Entry, Round, Said, Verdict
@@ -99,7 +99,7 @@ class NearDuplicates:
     pairs. What a cluster's documents have in common, the smallest hash of their texts, becomes `Document.cluster`:
     it decides the split, so that the cluster stays together.
 
-    Memory: the pairs that were found, 24 bytes for each end, in the process that makes clusters.
+    Memory: all pairs that were found, some 200 bytes for each, in the process that makes clusters.
 
     Attributes:
       bands, rows: `bands` groups of `rows` hashes; a pair that agrees in all rows of a band is looked at.
@@ -220,9 +220,6 @@ class _Clusters:
         return [(_CLUSTER_KEY, pair + code) for pair in verdicts]
 
     def decide(self, key: bytes, said: Iterable[Said]) -> Iterable[Verdict]:
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
         ends, others, codes = array("Q"), array("Q"), array("Q")
         for number, value in said:
             a, b = int.from_bytes(value[:8], "big"), int.from_bytes(value[8:16], "big")
@@ -231,19 +228,33 @@ class _Clusters:
             codes.append(int.from_bytes(value[16:24], "big"))
         documents, rows = np.unique(np.frombuffer(ends, np.uint64), return_inverse=True)
         columns = np.searchsorted(documents, np.frombuffer(others, np.uint64))
-        size = len(documents)
-        graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
-        count, component = connected_components(graph, directed=False)
-        code = np.zeros(size, np.uint64)
+        component = _components(rows, columns, len(documents))
+        code = np.zeros(len(documents), np.uint64)
         code[rows] = np.frombuffer(codes, np.uint64)
-        label = np.full(count, ~np.uint64(0))
+        label = np.full(len(documents), ~np.uint64(0))
         np.minimum.at(label, component, code)
-        members = np.bincount(component, minlength=count)
-        first = np.full(count, size)
-        np.minimum.at(first, component, np.arange(size))
-        for place, (number, group) in enumerate(zip(documents.tolist(), component.tolist(), strict=True)):
-            head = int(label[group]).to_bytes(8, "big") + int(members[group]).to_bytes(8, "big")
-            yield number, head + bytes([int(first[group]) == place])
+        members = np.bincount(component, minlength=len(documents))
+        for place, (number, first) in enumerate(zip(documents.tolist(), component.tolist(), strict=True)):
+            head = int(label[first]).to_bytes(8, "big") + int(members[first]).to_bytes(8, "big")
+            yield number, head + bytes([first == place])
+
+
+def _components(
+    a: Integer[np.ndarray, "E"], b: Integer[np.ndarray, "E"], size: int
+) -> Integer[np.ndarray, "N"]:
+    """For each of `size` nodes the smallest node that edges (a, b) connect it with: union-find."""
+    parent = list(range(size))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for one, other in zip(a.tolist(), b.tolist(), strict=True):
+        one, other = root(one), root(other)
+        parent[max(one, other)] = min(one, other)
+    return np.array([root(node) for node in range(size)], np.int64)
 
 
 def _pair(a: int, b: int) -> bytes:

@@ -84,6 +84,12 @@ _PROCESS = flags.DEFINE_integer(
 _PROFILE = flags.DEFINE_string(
     "profile", None, "trace these steps, such as 100-110, into RUN/profile", flag_values=FLAGS
 )
+_ALLOW_DATA_CHANGE = flags.DEFINE_bool(
+    "allow_data_change",
+    False,
+    "go on although the data are others than those of the checkpoint; the events say what changed",
+    flag_values=FLAGS,
+)
 
 
 def _skip() -> tuple[int, int] | None:
@@ -137,6 +143,7 @@ def main(argv: list[str]) -> int:
             profile=steps,
             verify="size" if _VERIFY.value == "size" else "full",
             skip=_skip(),
+            allow_data_change=_ALLOW_DATA_CHANGE.value,
         )
     except Exception as e:
         distributed.leave(e)

@@ -121,14 +121,29 @@ class Stream:
         """The finished rows numbered `index` [B] of this stream."""
         found, keys, row = self.locate(index)
         examples = self.objective.examples(found, keys)
+        for name, values in examples.items():
+            if name.endswith("_tokens"):  # of any objective, also one of the user's: -100 is no label here
+                self._check_range(values, name)
         if self.plan is None:
             return examples
         pad = self.dataset.vocabulary.pad
         return packing.pack_rows(examples, row, len(index), self.features, self.sides, pad)
 
-    def _check_range(self, tokens: np.ndarray) -> None:
-        largest = int(tokens.view(np.uint32).max(initial=0))  # a negative id shows as a huge one
-        if largest >= self.dataset.vocabulary.size:
+    def _check_range(self, tokens: np.ndarray, feature: str | None = None) -> None:
+        """Of the windows, and of each feature of ids: a table read at a wrong row gives NaN or nonsense, no error."""
+        size = self.dataset.vocabulary.size
+        if feature is not None and tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+            raise UserError(
+                f"{feature} holds ids from {tokens.min()} to {tokens.max()}, where the tokenizer has 0 to {size - 1}",
+                where=type(self.objective).__name__,
+                help="what counts for nothing has weight 0 in a *_loss_weights feature, and any id; there is no magic "
+                "label such as -100",
+                code=Exit.BAD_DATA,
+            )
+        largest = (
+            int(tokens.view(np.uint32).max(initial=0)) if feature is None else 0
+        )  # -1 shows as a huge id
+        if largest >= size:
             raise UserError(
                 f"a token id of {largest} where the tokenizer has ids below {self.dataset.vocabulary.size}",
                 where=str(self.dataset.path),

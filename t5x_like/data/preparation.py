@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from t5x_like.data import sources, text_dataset
+from t5x_like.data import changes, sources, text_dataset
 from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Problem, Settings, nothing_left
 from t5x_like.data.partial import difference, digest, held, replace, start_or_continue
@@ -199,11 +199,19 @@ def _made_before(output: Path, request: dict[str, Any]) -> Summary:
     if provenance.get("request") != digest(request):
         raise UserError(
             "a token dataset made from other input or with other arguments is there"
-            + difference(provenance.get("arguments", {}), request),
+            + difference(provenance.get("arguments", {}), request)
+            + _changed_files(provenance.get("input", []), request["input"]),
             where=str(output),
             help="another --output, or --overwrite to replace it",
         )
     return _summary(str(output), dataset.manifest, made_before=True)
+
+
+def _changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
+    """Which input files are others than those that the dataset was made from; it names the first `LISTED`."""
+    names = [{**file, "name": Path(file["name"]).name} for file in old]
+    found = changes.inputs(names, new[:LISTED])
+    return "".join(f"\n  {line}" for line in found[: changes.MOST])
 
 
 def _refuse_foreign(output: Path) -> None:

@@ -15,6 +15,7 @@ import functools
 import json
 import re
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from t5x_like.data.tokenizers import Tokenizer, load_tokenizer
 from t5x_like.errors import Exit, UserError, did_you_mean
 
 _MAX_MANIFEST = 64 << 20
+_PAUSES = (0.5, 2.0, 8.0)
+"""Seconds before a range that could not be read from a remote place is asked for again."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -81,6 +84,7 @@ class TokenSplit:
         shards = np.searchsorted(self._bounds, starts, side="right") - 1
         slow = np.ones(len(starts), bool)
         if self._arrays is not None:
+            self._folder.check_uncut(self._names, self._arrays)
             inside = starts + length <= self._bounds[shards + 1]
             for shard in np.unique(shards[inside]):
                 rows = np.flatnonzero(inside & (shards == shard))
@@ -285,19 +289,42 @@ class _Folder:
             return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
         return np.frombuffer(self.read(name, limit=1 << 62), dtype)
 
+    def check_uncut(self, names: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
+        """Refuses files that became shorter while they were mapped: reading behind their end would kill the process
+        (SIGBUS). One that was removed stays readable for as long as it is mapped."""
+        for name, array in zip(names, arrays, strict=True):
+            try:
+                size = Path(self._at(name)).stat().st_size
+            except OSError:
+                continue
+            if size < array.nbytes:
+                raise UserError(
+                    f"{name} has been cut to {size} bytes while it was being read; it had {array.nbytes}",
+                    where=self.path,
+                    help="copy the dataset again; the same command then goes on",
+                    code=Exit.IO_ERROR,
+                )
+
     def ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Byte ranges (file, begin, end), fetched together."""
         if not ranges:
             return []
         names, begins, ends = zip(*ranges, strict=True)
-        try:
-            return self._fs.cat_ranges(
-                [self._at(n) for n in names], list(begins), list(ends), on_error="raise"
-            )
-        except OSError as error:
-            raise UserError(
-                f"reading the token dataset failed: {error}", where=self.path, code=Exit.IO_ERROR
-            ) from None
+        for pause in (*_PAUSES, None):
+            try:
+                return self._fs.cat_ranges(
+                    [self._at(n) for n in names], list(begins), list(ends), on_error="raise"
+                )
+            except OSError as error:
+                if pause is None:
+                    raise UserError(
+                        f"reading the token dataset failed {len(_PAUSES) + 1} times: {error}",
+                        where=self.path,
+                        help="the same command goes on when it can be read again",
+                        code=Exit.IO_ERROR,
+                    ) from None
+                time.sleep(pause)
+        raise AssertionError
 
     def checksum(self, name: str) -> str:
         digest = xxhash.xxh3_128()

@@ -142,7 +142,14 @@ class Goodput:
         seconds = self._ledger.seconds()
         self._written = sum(seconds.values())
         rounded = {kind: round(value, 6) for kind, value in seconds.items()}
-        return {"step": step, "start": self._start, "began": self._ledger.began, "seconds": rounded}
+        went_before = len(self._before)  # tells apart what one process begins several times, going back
+        return {
+            "step": step,
+            "start": self._start,
+            "began": self._ledger.began,
+            "went_before": went_before,
+            "seconds": rounded,
+        }
 
     def account(self, step: int) -> Account:
         """Up to now, earlier processes included."""
@@ -157,7 +164,8 @@ def account(events: Iterable[Mapping[str, Any]]) -> Account:
     """
     total = dict.fromkeys(KINDS, 0.0)
     marks: list[tuple[int, dict[str, float]]] = []  # totals whenever a line was written
-    base, process, ended, processes = dict(total), None, 0.0, 0
+    base, attempt, ended, processes = dict(total), (0.0, -1), 0.0, 0
+    spent: dict[str, float] = dict.fromkeys(KINDS, 0.0)  # of the process, up to its last line
     for event in events:
         try:
             step, start, began = int(event["step"]), int(event["start"]), float(event["began"])
@@ -166,16 +174,19 @@ def account(events: Iterable[Mapping[str, Any]]) -> Account:
             continue
         if event.get("event") != "clock":
             continue
-        if began != process:
-            if process is not None:
+        if attempt != (began, event.get("went_before")):
+            if processes:
                 total["down"] += max(began - ended, 0.0)
                 while len(marks) > 1 and marks[-1][0] > start:
                     marks.pop()
                 for kind in seconds:
                     total["lost"] += total[kind] - marks[-1][1][kind]
                     total[kind] = marks[-1][1][kind]
-            base, process, processes = dict(total), began, processes + 1
+            if began != attempt[0]:
+                processes, spent = processes + 1, dict.fromkeys(KINDS, 0.0)
+            base = {kind: total[kind] - spent[kind] for kind in KINDS}
+            attempt = began, event.get("went_before")
         total |= {kind: base[kind] + seconds[kind] for kind in seconds}
-        ended = began + sum(seconds.values())
+        ended, spent = began + sum(seconds.values()), dict.fromkeys(KINDS, 0.0) | seconds
         marks.append((step, dict(total)))
     return Account(seconds=total, processes=processes)

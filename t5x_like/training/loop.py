@@ -60,6 +60,7 @@ def train(
     profile: range = range(0),
     verify: Verify = "full",
     skip: tuple[int, int] | None = None,
+    allow_data_change: bool = False,
 ) -> Exit:
     """Trains `run` in `workdir`, from where an earlier call left off.
 
@@ -70,6 +71,7 @@ def train(
       profile: steps to trace, into the run's folder `profile`.
       verify: how the files of a checkpoint are checked before the run goes on from it.
       skip: (first, count) of batches to leave out from here on.
+      allow_data_change: goes on although the data are others than before.
 
     Returns:
       `DONE`, or `INTERRUPTED` after SIGTERM or Ctrl-C: saved, and the same call continues.
@@ -99,12 +101,12 @@ def train(
         loop = code = None
         while loop is None or code is None:
             with distributed.together():
-                setup = set_up(run, directory, record, skips)
+                setup = set_up(run, directory, record, skips, allow_data_change=allow_data_change)
             with distributed.together():
                 if directory.writes:
                     store.sweep(record)
                     directory.say(first_screen(run, setup, directory))
-            for change in changes:
+            for change in [*changes, *setup.changed]:
                 directory.say(f"changed    {change}")
             loop = _Loop(run, directory, setup, store, interrupts, ledger, trace)
             try:
@@ -241,7 +243,11 @@ class _Loop:
             if step > self.setup.start:
                 self._visit(step, state)
             self._say(self.trace.at(step, before))
-            (_, batch), waited = stream.take(lambda running=before: not _ready(running))
+            try:
+                (_, batch), waited = stream.take(lambda running=before: not _ready(running))
+            except UserError:
+                self._rescue(step, state)
+                raise
             self.ledger.move(waited, "train", "input_wait")
             reach("run.step")
             placed = partitioning.shard_batch(batch, self.setup.mesh)
@@ -260,6 +266,13 @@ class _Loop:
         self._report(step)
         self._say(self.trace.at(step, before))
         return step, state
+
+    def _rescue(self, step: int, state: TrainState) -> None:
+        """Saves what has been done when the data fail. Several processes do not: the others know nothing of it."""
+        if jax.process_count() == 1 and step > self.setup.start:
+            self._save(step, state)
+            self.store.wait()
+            self._tell_saved()
 
     def _stops(self) -> bool:
         """Whether to end here, for a signal to this process or another; all processes answer alike."""

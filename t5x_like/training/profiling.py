@@ -15,11 +15,11 @@ MOST = 1000
 
 
 def parse(text: str | None) -> range:
-    """`100-110`: the steps 100 to 109; `100`: that step alone; None: none."""
+    """`100-110`: the steps 100 to 110; `100`: that step alone; None: none."""
     if text is None:
         return range(0)
     found = re.fullmatch(r"(\d{1,15})(?:-(\d{1,15}))?", text.strip())
-    steps = range(int(found[1]), int(found[2] or int(found[1]) + 1)) if found else range(0)
+    steps = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
     if not 0 < len(steps) <= MOST:
         raise UserError(
             f"a profile is of steps such as 100-110, at most {MOST}, not {text!r}", where=f"--profile={text}"
@@ -44,7 +44,7 @@ class Profile:
             raise UserError(
                 f"the steps {steps.start} to {steps.stop - 1} are not done: the run goes from {start} to {stop}",
                 where="--profile",
-                help=f"--profile={start}-{min(start + 10, stop)}, for example",
+                help=f"--profile={start}-{min(start + 10, stop - 1)}, for example",
             )
         self._steps, self._folder, self._running = steps, folder, False
 

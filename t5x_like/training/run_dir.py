@@ -6,6 +6,7 @@ command.txt    every command that worked on the run, with its time (UTC)
 env.json       versions, devices, mesh and commit of the latest command
 log.txt        what was printed, with its time (UTC); stacks of a process that got no further
 events.jsonl   started, resumed, saved, validated, skipped, interrupted, ...: one object a line, UTC
+data.json      what the run reads; says what changed when the data are others
 metrics.jsonl  see training/metrics.py        tb/  the same for TensorBoard
 checkpoints/   see training/checkpoints.py    tokenizer/  a copy of the tokenizer
 lock           held by the process that trains; lock.json says which that is
@@ -23,7 +24,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ class RunDir:
                 file.write(line + "\n")
         except OSError:
             pass
+
+    def write_data(self, description: Mapping[str, Any]) -> None:
+        """Writes data.json (data/changes.py)."""
+        if self.writes:
+            write_atomically(self.path / "data.json", json.dumps(description, indent=1) + "\n")
+
+    def read_data(self) -> dict[str, Any]:
+        """data.json; empty where it is not there or cannot be understood."""
+        try:
+            value = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def events(self) -> list[dict[str, Any]]:
         """The lines of events.jsonl in order; what a kill cut off is left out."""

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 
+from t5x_like.data import changes
 from t5x_like.data.batches import Batches, Skips
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
@@ -45,11 +46,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """All stages of a run, in order, and the step that it starts or resumes from."""
+    """All stages of a run, in order, the step that it starts or resumes from, and what changed in the data since."""
 
     mesh: jax.sharding.Mesh
     stages: tuple[Stage, ...]
     start: int
+    changed: tuple[str, ...] = ()
 
     @property
     def ahead(self) -> tuple[Stage, ...]:
@@ -57,16 +59,27 @@ class Setup:
         return tuple(stage for stage in self.stages if stage.stop > self.start) or self.stages[-1:]
 
 
-def set_up(run: Run, directory: RunDir, record: Record | None, skips: Skips = ()) -> Setup:
+def set_up(
+    run: Run,
+    directory: RunDir,
+    record: Record | None,
+    skips: Skips = (),
+    *,
+    allow_data_change: bool = False,
+) -> Setup:
     """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk.
     `skips`: the training batches that are left out."""
     mesh = run.mesh.build()
     stages = tuple(_stage(run, number, mesh, skips, *span) for number, span in enumerate(run.stages()))
     batches = stages[0].batches
+    changed = []
     if record is not None:
-        start.check_data(record, batches, directory)
+        changed = start.check_data(record, batches, directory, allow=allow_data_change)
+    if changed:
+        directory.event("data_changed", step=record.step if record else 0, told=changed)
     try:
         directory.describe(to_json(run), describe(run), [str(d) for d in mesh.devices.flat], dict(mesh.shape))
+        directory.write_data(changes.describe(batches))
         if directory.writes:
             batches.tokenizer.save(directory.tokenizer)
     except OSError as e:
@@ -74,7 +87,7 @@ def set_up(run: Run, directory: RunDir, record: Record | None, skips: Skips = ()
             f"the run directory cannot be written: {e}", where=str(directory.path), code=Exit.CANNOT_WRITE
         ) from None
     reach("run.described")
-    return Setup(mesh=mesh, stages=stages, start=record.step if record else 0)
+    return Setup(mesh=mesh, stages=stages, start=record.step if record else 0, changed=tuple(changed))
 
 
 def _stage(

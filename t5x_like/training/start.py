@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from t5x_like import typed
+from t5x_like.data import changes
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
 from t5x_like.models import stack
@@ -64,21 +65,37 @@ def config_hash(config_json: str) -> str:
     return hashlib.sha256(config_json.encode()).hexdigest()[:32]
 
 
-def check_data(record: Record, batches: Batches, directory: RunDir) -> None:
-    """Raises `UserError` where a checkpoint was trained with another tokenizer or on other data; shows both."""
+def check_data(record: Record, batches: Batches, directory: RunDir, *, allow: bool = False) -> list[str]:
+    """Compares tokenizer and data with those of a checkpoint.
+
+    Args:
+      allow: other data are taken over, from this step on; another tokenizer never is.
+
+    Returns:
+      What has changed and is allowed, one line each.
+
+    Raises:
+      UserError: they are others; shows both fingerprints, and what changed as far as data.json tells.
+    """
+    told = changes.differences(directory.read_data(), changes.describe(batches))
     for name, saved, now in (
         ("tokenizer", record.tokenizer, batches.tokenizer_fingerprint),
         ("data", record.data, batches.fingerprint),
     ):
-        if saved != now:
+        if saved != now and not (allow and name == "data"):
+            shown = "".join(f"\n  {line}" for line in told if name == "data")
+            other = "; or --allow_data_change takes these over from here on" if name == "data" else ""
             raise UserError(
                 f"the {name} is not that of checkpoint {record.step}: fingerprint {saved} in the "
-                f"checkpoint, {now} now",
+                f"checkpoint, {now} now{shown}",
                 where=str(directory.path),
                 code=Exit.BAD_DATA,
                 help="give the data the run was begun with; or begin another run from these weights: "
-                f"--workdir=OTHER --set=init_from={directory.path}",
+                f"--workdir=OTHER --set=init_from={directory.path}{other}",
             )
+    if record.data == batches.fingerprint:
+        return []
+    return [f"data: fingerprint {record.data} -> {batches.fingerprint}", *(f"data: {line}" for line in told)]
 
 
 def begin(

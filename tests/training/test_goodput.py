@@ -122,6 +122,23 @@ def test_a_damaged_checkpoint_takes_a_whole_process_with_it():
     assert found.seconds["train"] == 40 and found.seconds["lost"] > 12
 
 
+def test_a_process_that_goes_back_has_lost_what_was_behind():
+    """Twice to the same step, within one process."""
+    world = World()
+    ledger = Ledger(clock=world.clock, now=world.clock)
+    for steps in (7, 9, 12):
+        goodput = Goodput(ledger, world.events, 4 if world.events else 0)
+        begun = 4 if world.events else 0
+        world.tell(goodput, begun)
+        with ledger.during("train"):
+            for step in range(begun, steps):
+                world.now += 1
+                world.tell(goodput, step + 1)
+    found = account(world.events)
+    assert found.seconds["train"] == 12 and found.seconds["lost"] == (7 - 4) + (9 - 4)
+    assert found.processes == 1 and found.seconds["down"] == 0 and found.wall == 7 + 5 + 8
+
+
 def test_a_line_is_due_once_in_a_while():
     world = World()
     goodput = Goodput(Ledger(clock=world.clock, now=world.clock), [], 0)

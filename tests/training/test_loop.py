@@ -80,6 +80,7 @@ def test_a_run_leaves_everything_behind(finished, data):
         "env.json",
         "events.jsonl",
         "metrics.jsonl",
+        "data.json",
         "tb",
         "checkpoints",
         "tokenizer",
@@ -196,6 +197,49 @@ def test_other_data_is_refused_with_both_fingerprints(data, copy, tmp_path):
     fingerprint = Store(copy / "checkpoints").find("latest").data
     assert fingerprint in str(caught.value) and "fingerprint" in str(caught.value)
     assert caught.value.code == Exit.BAD_DATA
+    assert f"{other}) was edited: train" in str(caught.value) and "tokens" in str(caught.value), (
+        "what changed"
+    )
+
+
+def test_other_data_can_be_allowed_and_is_recorded(data, copy, tmp_path, capsys):
+    """F19."""
+    other = tmp_path / "other"
+    tiny_dataset.dataset(other, count=200, seed=5)
+    run = dataclasses.replace(make(data, steps=14), data=Data(sources=(Source(path=str(other)),)))
+    assert train(run, str(copy), allow_data_change=True) == Exit.DONE
+    assert "changed    data: fingerprint" in capsys.readouterr().out
+    (event,) = [e for e in events(copy) if e["event"] == "data_changed"]
+    assert event["step"] == 12 and "was edited" in event["told"][1]
+    assert Store(copy / "checkpoints").find("latest").data != Store(copy / "checkpoints").find(8).data
+    assert train(dataclasses.replace(run, steps=14), str(copy)) == Exit.DONE, (
+        "from here on these are its data"
+    )
+
+
+def test_data_that_fail_in_mid_run_cost_no_step(data, tmp_path):
+    """F28: what has been done is saved."""
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (shard,) = folder.glob("train-*.tokens")
+    seen = Batches.__call__
+
+    def cut_at_6(batches, step, rows=None):
+        if step == 6 and batches.split == "train":
+            os.truncate(shard, 10)
+        return seen(batches, step, rows)
+
+    run = dataclasses.replace(make(data), data=Data(sources=(Source(path=str(folder)),)))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(UserError, match="has been cut to 10 bytes") as caught,
+    ):
+        patch.setattr(Batches, "__call__", cut_at_6)
+        train(run, str(tmp_path / "run"))
+    assert caught.value.code == Exit.IO_ERROR
+    assert Store(tmp_path / "run" / "checkpoints").find("latest").step == 6
+    shutil.copy(next(data.glob("train-*.tokens")), shard)
+    assert train(run, str(tmp_path / "run")) == Exit.DONE
 
 
 def test_a_moved_data_set_is_the_same(data, copy, tmp_path):

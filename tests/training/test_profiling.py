@@ -73,13 +73,13 @@ def test_the_last_words(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text, steps", [("100-110", range(100, 110)), (" 7 ", range(7, 8)), (None, range(0))]
+    "text, steps", [("100-110", range(100, 111)), (" 7 ", range(7, 8)), (None, range(0))]
 )
 def test_steps_as_they_are_written(text, steps):
     assert profiling.parse(text) == steps
 
 
-@pytest.mark.parametrize("text", ["", "a", "10-10", "10-5", "-3", "1-2-3", "0-5000", "1.5"])
+@pytest.mark.parametrize("text", ["", "a", "10-5", "-3", "1-2-3", "0-5000", "1.5"])
 def test_what_is_no_range_of_steps(text):
     with pytest.raises(UserError, match="such as 100-110"):
         profiling.parse(text)

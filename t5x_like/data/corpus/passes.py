@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from t5x_like.data.units import SPLITS, fail_if_asked
 
 EXTRACT = "extract"
 """The first row of the funnel: what was read, and the text that was found in it."""
-_UNIT = 1 << 32
+UNIT = 1 << 32
+"""Numbers of documents that a unit has: a document's number divided by it is its unit's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,13 @@ def follow(job: Job, stage: int, number: int, unit: Unit | None) -> None:
     here = stages(job.recipe)[stage]
     tally = Tally()
     if unit is not None:
-        documents = _read(job, unit, tally)
+        documents = read_unit(job, unit, tally)
     else:
         documents = _compared(job, stage, number, tally)
-    kept = _by_rules(documents, here, tally)
+    kept = by_rules(documents, here, tally)
     if here.comparison is None:
-        _finish(job, stage, number, kept, tally)
+        paths = {split: job.path(stage, number, f"{split}.array_record") for split in SPLITS}
+        write_result(job.recipe, kept, paths, tally)
     else:
         entries = exchange.Entries()
         first = here.comparison.rounds[0]
@@ -101,9 +103,9 @@ def follow(job: Job, stage: int, number: int, unit: Unit | None) -> None:
     write_durably(job.path(stage, number, "json"), json.dumps(tally.as_data()).encode())
 
 
-def _read(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Document]]:
+def read_unit(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Document]]:
     """Documents of the input, numbered."""
-    code = unit.number * _UNIT
+    code = unit.number * UNIT
     extractor = job.recipe.extractor
     for item in read(unit, job.read):
         if isinstance(item, Problem):
@@ -139,12 +141,30 @@ def _read(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Document]]:
 def _compared(job: Job, stage: int, number: int, tally: Tally) -> Iterator[tuple[int, Document]]:
     """Documents of the pass before, as the comparison behind it leaves them."""
     before = stages(job.recipe)[stage - 1]
+    assert before.comparison is not None
+    last = len(before.comparison.rounds) - 1
+    verdicts = exchange.verdicts_for(job.verdicts(stage - 1, last), number * UNIT, (number + 1) * UNIT)
+    return compared(before, stored.read(job.path(stage - 1, number, "documents")), verdicts, tally)
+
+
+def compared(
+    before: Stage,
+    documents: Iterator[tuple[int, Document]],
+    verdicts: Mapping[int, Sequence[bytes]],
+    tally: Tally,
+) -> Iterator[tuple[int, Document]]:
+    """Documents as a comparison leaves them.
+
+    Args:
+      before: the stage that ends in it.
+      documents: as its rules left them.
+      verdicts: of its last round, sorted, each once, for those that were given some.
+      tally: counts.
+    """
     comparison = before.comparison
     assert comparison is not None
-    last = len(comparison.rounds) - 1
-    verdicts = exchange.verdicts_for(job.verdicts(stage - 1, last), number * _UNIT, (number + 1) * _UNIT)
     step = before.first + len(before.rules)
-    for code, document in stored.read(job.path(stage - 1, number, "documents")):
+    for code, document in documents:
         heard = verdicts.get(code, ())
         if heard and isinstance(comparison, NearDuplicates):
             tally.member(code, document, Membership.read(heard[0]))
@@ -153,7 +173,7 @@ def _compared(job: Job, stage: int, number: int, tally: Tally) -> Iterator[tuple
             yield code, after[0]
 
 
-def _by_rules(
+def by_rules(
     documents: Iterator[tuple[int, Document]], stage: Stage, tally: Tally
 ) -> Iterator[tuple[int, Document]]:
     for code, document in documents:
@@ -201,17 +221,15 @@ def label(place: int, step: Rule | Comparison) -> str:
     return f"{place + 1:02d} {step.name}"
 
 
-def _finish(
-    job: Job, stage: int, number: int, documents: Iterator[tuple[int, Document]], tally: Tally
+def write_result(
+    recipe: Corpus, documents: Iterator[tuple[int, Document]], paths: Mapping[str, Path], tally: Tally
 ) -> None:
-    """Writes the records of the text dataset, by split."""
-    version = job.recipe.version
-    writers = {
-        split: text_dataset.ShardWriter(job.path(stage, number, f"{split}.array_record")) for split in SPLITS
-    }
+    """Writes the records of the text dataset, a file for each split that has any."""
+    version = recipe.version
+    writers = {split: text_dataset.ShardWriter(path) for split, path in paths.items()}
     try:
         for code, document in documents:
-            split = split_of(document, job.recipe)
+            split = split_of(document, recipe)
             tally.show_kept(code, document, split)
             fields = record(document, version)
             writers[split].write(fields)
@@ -223,7 +241,7 @@ def _finish(
         tally.counts[f"split/{split}/documents"] = writer.records
         tally.counts[f"split/{split}/record_bytes"] = writer.bytes
         if not writer.records:
-            job.path(stage, number, f"{split}.array_record").unlink()
+            paths[split].unlink()
 
 
 def record(document: Document, version: str) -> dict[str, Any]:
@@ -247,7 +265,7 @@ def say_again(job: Job, stage: int, round: int, number: int) -> None:
     """The entries of a later round of the comparison behind a pass, from documents that the round before spoke to."""
     comparison = stages(job.recipe)[stage].comparison
     assert comparison is not None
-    verdicts = exchange.verdicts_for(job.verdicts(stage, round - 1), number * _UNIT, (number + 1) * _UNIT)
+    verdicts = exchange.verdicts_for(job.verdicts(stage, round - 1), number * UNIT, (number + 1) * UNIT)
     entries = exchange.Entries()
     if verdicts:
         for code, document in stored.read(job.path(stage, number, "documents")):

@@ -21,6 +21,8 @@ COMMANDS = [
     "report",
     "quickstart",
     "diff",
+    "doctor",
+    "faults",
 ]
 
 

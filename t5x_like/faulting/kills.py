@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -18,21 +20,23 @@ CHAIN = 10
 """Kills in one run directory, each followed by the same command, before the run is let through and compared."""
 
 
-def random_kills(bench: Bench, kills: int, seed: int = 0) -> Outcome:
+def random_kills(bench: Bench, kills: int, processes: int = 1, seed: int = 0) -> Outcome:
     """kill -9 at random moments: of starting, compiling, restoring, training, validating, saving, pruning.
 
     Every start must go on from the newest checkpoint that was complete when the process before was killed; and the
-    losses of every step and the final state must be those of a run that was not disturbed, to the bit.
+    losses of every step and the final state must be those of a run that was not disturbed, to the bit. Of several
+    processes one, chosen at random, is killed, the others right
+    after it: what becomes of those that live on is F06.
     """
-    run = tiny.make(bench.data, steps=60)
-    reference, rng = bench.reference(run), random.Random(seed)
+    run = tiny.make(bench.data, steps=60 if processes == 1 else 20)
+    reference, rng = bench.reference(run, processes), random.Random(seed)
     failures: list[str] = []
     done = in_save = lost = chains = 0
     while done < kills and len(failures) < 3:
         workdir, before, starts = bench.new("kills"), 0, 0
         chains += 1
         for _ in range(min(CHAIN, kills - done)):
-            killed = _kill_once(bench, run, workdir, rng)
+            killed = _kill_once(bench, run, workdir, processes, rng)
             done += killed
             if trouble := _went_on(workdir, before, starts):
                 failures.append(f"{workdir.name}: {trouble}")
@@ -41,42 +45,52 @@ def random_kills(bench: Bench, kills: int, seed: int = 0) -> Outcome:
             in_save += trials.saving(workdir)
             before, starts = max(trials.sealed(workdir), default=0), len(_starts(workdir))
             lost = max(lost, _reached(workdir) - before)
-        code, log = bench.finish(run, workdir)
-        if code != Exit.DONE:
-            failures.append(f"{workdir.name}: exit code {code}: {log.strip().splitlines()[-1]}")
+        codes, log = bench.finish_all(run, workdir, processes)
+        if set(codes) != {Exit.DONE}:
+            failures.append(f"{workdir.name}: exit codes {codes}: {log.strip().splitlines()[-1]}")
         elif trouble := _went_on(workdir, before, starts) or trials.differences(reference, workdir):
             failures.append(f"{workdir.name}: {trouble}")
     return judged(
-        f"kill -9 at {done} random moments of {chains} runs, {in_save} of them inside a save",
+        f"kill -9 at {done} random moments of {chains} runs of {_processes(processes)}, {in_save} inside a save",
         f"every one resumed from the newest complete checkpoint; losses of all steps and final states bit-equal to "
         f"the undisturbed run; at most {lost} steps done again, with a save every {tiny.EVERY}",
         failures,
-        kills=done, inside_a_save=in_save, runs=chains, most_steps_again=lost,
-    )  # fmt: skip
+        kills=done,
+        inside_a_save=in_save,
+        runs=chains,
+        most_steps_again=lost,
+    )
 
 
-def _kill_once(bench: Bench, run: Run, workdir: Path, rng: random.Random) -> bool:
+def _processes(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"
+
+
+def _kill_once(bench: Bench, run: Run, workdir: Path, processes: int, rng: random.Random) -> bool:
     """Starts the command and kills it at a random moment; False where it had ended before."""
-    lines = _lines(workdir)
-    with bench.start(run, workdir) as process:
+    lines = trials.lines(workdir)
+    with contextlib.ExitStack() as stack:
+        if processes == 1:
+            started = [stack.enter_context(bench.start(run, workdir))]
+        else:
+            started = stack.enter_context(bench.start_all(run, workdir, processes))
         if rng.random() < 0.75:
-            further = rng.randint(1, 9)
-            process.until(lambda: _lines(workdir) >= lines + further)
+            further = rng.randint(1, 9 if len(started) == 1 else 3)
+            started[0].until(lambda: trials.lines(workdir) >= lines + further)
             time.sleep(rng.uniform(0, 0.25))
         else:  # somewhere on the way to the first step
-            time.sleep(rng.uniform(0, 4))
-        trials.kill(process)
-        return "done:" not in process.log
-
-
-def _lines(workdir: Path) -> int:
-    path = workdir / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+            time.sleep(rng.uniform(0, 4 * processes))
+        first = rng.randrange(processes)
+        for process in (started[first], *started):
+            process.signal(signal.SIGKILL)
+        for process in started:
+            process.wait()
+        return "done:" not in started[0].log
 
 
 def _reached(workdir: Path) -> int:
     """The last step that a run has told of."""
-    return max((line[0] for line in trials.figures(workdir)), default=0) if _lines(workdir) else 0
+    return max((line[0] for line in trials.figures(workdir)), default=0) if trials.lines(workdir) else 0
 
 
 def _starts(workdir: Path) -> list[int]:
@@ -123,5 +137,8 @@ def failpoints(bench: Bench, places: list[str] | None = None) -> Outcome:
 def pruning(bench: Bench) -> Outcome:
     """F36: ended between un-naming an old checkpoint and deleting it."""
     row = failpoints(bench, ["checkpoint.prune", "checkpoint.pruning"])
-    return judged("ended before and in the middle of removing an old checkpoint", row.outcome,
-                  row.figures.get("failures", []))  # fmt: skip
+    return judged(
+        "ended before and in the middle of removing an old checkpoint",
+        row.outcome,
+        row.figures.get("failures", []),
+    )

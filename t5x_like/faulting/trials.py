@@ -9,7 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
@@ -20,7 +20,7 @@ from t5x_like import config
 from t5x_like.training import metrics
 from t5x_like.training.run import Run
 
-DEADLINE = 300.0
+DEADLINE = 900.0
 """Seconds that any trial may take on a loaded machine; one that takes longer hangs."""
 
 NUMBERS = ("loss", "cross_entropy", "perplexity", "accuracy", "grad_norm", "learning_rate", "tokens_seen",
@@ -108,7 +108,6 @@ class Bench:
     """A folder for trials of one run: its data, its compiled programs, and a reference that nothing disturbed."""
 
     folder: Path
-    devices: int = 1
 
     def __post_init__(self) -> None:
         self.folder = self.folder.absolute()
@@ -126,19 +125,29 @@ class Bench:
 
     @contextlib.contextmanager
     def start(
-        self, run: Run, workdir: Path, *flags: str, fault: str = "", inject: Any = None, **environment: str
+        self,
+        run: Run,
+        workdir: Path,
+        *flags: str,
+        fault: str = "",
+        inject: Any = None,
+        log: Path | None = None,
+        **environment: str,
     ) -> Iterator[Process]:
         """Starts `python -m t5x_like.train`; ended at the latest when the context is left.
 
         Args:
           fault: T5X_LIKE_FAULT.
           inject: see `child`.
+          log: takes the output; default: beside the workdir.
         """
         described = workdir.with_suffix(".config.json")
         described.write_text(config.to_json(run))
-        arguments = [f"--config={described}", f"--workdir={workdir}", f"--cpu_devices={self.devices}", *flags]
+        arguments = [f"--config={described}", f"--workdir={workdir}", *flags]
+        if not any(flag.startswith("--cpu_devices=") for flag in flags):
+            arguments.append("--cpu_devices=1")
         environment["T5X_LIKE_FAULT"] = fault
-        output = workdir.with_suffix(".log")
+        output = log or workdir.with_suffix(".log")
         process = Process(arguments, output, self.folder / "programs", environment, inject or {})
         try:
             yield process
@@ -150,16 +159,50 @@ class Bench:
         with self.start(run, workdir, *flags, **how) as process:
             return process.wait(), process.log
 
-    def reference(self, run: Run) -> Path:
+    @contextlib.contextmanager
+    def start_all(
+        self, run: Run, workdir: Path, count: int, *flags: str, **how: Any
+    ) -> Iterator[list[Process]]:
+        """Starts a run of `count` processes on this machine."""
+        with contextlib.ExitStack() as started:
+            with socket.socket() as probe:
+                probe.bind(("localhost", 0))
+                port = probe.getsockname()[1]
+            shared = (f"--coordinator_address=localhost:{port}", f"--num_processes={count}", *flags)
+            processes = []
+            for number in range(count):
+                one = (*shared, f"--process_id={number}")
+                log = workdir.with_suffix(f".{number}.log")
+                processes.append(started.enter_context(self.start(run, workdir, *one, log=log, **how)))
+            yield processes
+
+    def finish_all(
+        self, run: Run, workdir: Path, count: int = 1, *flags: str, **how: Any
+    ) -> tuple[list[int], str]:
+        """Runs all processes to the end; (exit codes, what they printed)."""
+        if count == 1:
+            code, log = self.finish(run, workdir, *flags, **how)
+            return [code], log
+        with self.start_all(run, workdir, count, *flags, **how) as processes:
+            codes = [process.wait() for process in processes]
+            return codes, "".join(process.log for process in processes)
+
+    def reference(self, run: Run, processes: int = 1) -> Path:
         """The workdir of `run` undisturbed; made once."""
         key = hashlib.sha256(config.to_json(run).encode()).hexdigest()[:12]
-        workdir = self.folder / f"reference-{key}"
+        workdir = self.folder / f"reference-{key}-{processes}"
         if not (workdir / "finished").exists():
-            code, log = self.finish(run, workdir)
-            if code:
-                raise RuntimeError(f"the undisturbed run failed with {code}:\n{log}")
+            codes, log = self.finish_all(run, workdir, processes)
+            if any(codes):
+                raise RuntimeError(f"the undisturbed run failed with {codes}:\n{log}")
             (workdir / "finished").touch()
         return workdir
+
+
+def lines(workdir: Path) -> int:
+    """Steps (and validations) that a run has told of so far."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def figures(workdir: Path) -> list[tuple[Any, ...]]:
@@ -229,8 +272,3 @@ def differences(reference: Path, workdir: Path) -> str:
         return "the final states differ"
     left = set(names(workdir)) ^ (set(names(reference)) - {"finished"})
     return f"other files: {sorted(left)}" if left else ""
-
-
-def kill(process: Process) -> None:
-    process.signal(signal.SIGKILL)
-    process.wait()

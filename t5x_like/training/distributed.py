@@ -16,6 +16,7 @@ import importlib.util
 import itertools
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -279,10 +280,35 @@ def _largest(mesh: jax.sharding.Mesh) -> Any:
     return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
+_LOST = (
+    "Gloo",
+    "NCCL",
+    "onnection",
+    "heartbeat",
+    "coordination",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+)
+"""Words of errors that tell of another process rather than of this one."""
+
+
 def leave(error: BaseException) -> None:
-    """Ends a process of several that a defect has stopped, without waiting for those that wait for it."""
-    if jax.process_count() > 1 and not isinstance(error, (UserError, KeyboardInterrupt, SystemExit)):
+    """Ends a process of several that a defect, or the loss of another, has stopped, without waiting for those that
+    wait for it. After a loss it asks to be started again."""
+    if jax.process_count() == 1 or isinstance(error, (UserError, KeyboardInterrupt, SystemExit)):
+        return
+    code, text = Exit.INTERNAL, str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(word in text for word in _LOST):
+        code = Exit.INTERRUPTED
+        told = UserError(
+            f"another process of this run is lost: {text.splitlines()[0][:200]}",
+            where=f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}",
+            help="all processes started again go on from the last checkpoint",
+        )
+        print(told, file=sys.stderr)
+    else:
         sys.excepthook(type(error), error, error.__traceback__)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(Exit.INTERNAL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

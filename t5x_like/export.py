@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,7 +141,10 @@ def main(argv: list[str]) -> int:
             code=Exit.CANNOT_WRITE,
         )
 
+    from t5x_like.data.partial import held
     from t5x_like.data.tokenizers import load_tokenizer
+    from t5x_like.failpoints import reach
+    from t5x_like.hub import directory
     from t5x_like.hub.encoders import export_encoder
     from t5x_like.hub.t5 import export_t5
     from t5x_like.models.t5 import T5
@@ -151,23 +153,22 @@ def main(argv: list[str]) -> int:
     run, _, record = restore.open_run(workdir, cli.read_step(_CHECKPOINT.value))
     _, params = restore.restore_params(workdir, record.step)
     tokenizer = load_tokenizer(workdir / "tokenizer")
-    try:
-        # Finished beside the target and then moved: a folder that has this name is whole.
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-            made = Path(temporary) / "export"
-            if isinstance(run.model, T5):
-                export_t5(run.model, params, made, tokenizer)
-            else:
-                export_encoder(run.model, params, made, tokenizer)
-            (made / "README.md").write_text(
-                model_card(run, record, training_command(workdir)), encoding="utf-8"
-            )
-            if output.is_dir():
-                shutil.rmtree(output)
-            made.rename(output)
-    except OSError as e:
-        raise UserError(f"cannot write: {e.strerror}", where=str(output), code=Exit.CANNOT_WRITE) from None
+    # Finished beside the target and then moved: a folder that has this name is whole. What a kill leaves is swept here.
+    partial = here.with_name(f".{here.name}.partial")
+    made = partial / "export"
+    with held(partial):
+        for stale in partial.iterdir():
+            if stale.is_dir():
+                shutil.rmtree(stale)
+        if isinstance(run.model, T5):
+            export_t5(run.model, params, made, tokenizer)
+        else:
+            export_encoder(run.model, params, made, tokenizer)
+        card = model_card(run, record, training_command(workdir))
+        (made / "README.md").write_text(card, encoding="utf-8")
+        reach("export.written")
+        directory.publish(made, here)
+        shutil.rmtree(partial)
     print(f"step {record.step} of {run.name} is in {output}; to load it:")
     print("".join(f"  {line}\n" for line in loading(run.model.kind, str(output))), end="")
     return Exit.DONE

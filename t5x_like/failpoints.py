@@ -29,6 +29,8 @@ PLACES = {
     "checkpoint.committed": "the folder has got its name",
     "checkpoint.prune": "before an old checkpoint is removed",
     "checkpoint.pruning": "an old checkpoint has lost its name, its files are there",
+    "export.written": "an export is written beside its target, and not named yet",
+    "export.aside": "what had the name of an export is moved aside, the new one has not got it",
     "restore.begin": "before the arrays of a checkpoint are read",
 }
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ import tiny_encoder
 import tiny_model
 
 from t5x_like import export
+from t5x_like.data.partial import held
 from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import Exit, UserError
 from t5x_like.hub.pretrained import load_pretrained
@@ -72,6 +78,66 @@ def test_a_full_folder_is_replaced_only_on_request(run, tmp_path):
     assert (tmp_path / "old.txt").exists()
     command(workdir=run, output=tmp_path, overwrite=True)
     assert not (tmp_path / "old.txt").exists() and (tmp_path / "model.safetensors").exists()
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(run, tmp_path):
+    """Twice by real processes that end as by kill -9; what was there before is never lost."""
+    command(workdir=run, output=tmp_path / "whole")
+    whole, output = contents(tmp_path / "whole"), tmp_path / "hf"
+    for place, there_before in (("export.written", False), ("export.aside", True)):
+        if there_before:
+            output.mkdir()
+            (output / "old.txt").write_text("mine")
+        words = [
+            sys.executable,
+            "-m",
+            "t5x_like.export",
+            f"--workdir={run}",
+            f"--output={output}",
+            "--overwrite",
+        ]
+        done = subprocess.run(words, env=os.environ | {"T5X_LIKE_FAULT": f"{place}:1"}, capture_output=True)
+        assert done.returncode == 137 and not (output / "model.safetensors").exists()
+        if there_before:
+            assert (tmp_path / ".hf.old" / "old.txt").read_text() == "mine"
+        command(workdir=run, output=output, overwrite=True)
+        assert contents(output) == whole
+        assert {path.name for path in tmp_path.iterdir()} == {"whole", "hf"}, "nothing half-made is left"
+        shutil.rmtree(output)
+
+
+def test_a_flipped_bit_in_exported_weights_is_found(run, tmp_path):
+    output = tmp_path / "hf"
+    command(workdir=run, output=output)
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=output, capture_output=True
+    )
+    assert checked.returncode == 0, checked.stdout
+    (output / "README.md").write_text("a card of one's own")
+    import_t5(output)
+    path = output / "model.safetensors"
+    whole = path.read_bytes()
+    for place in (len(whole) - 1, len(whole) // 2, 20):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="is not as it was exported") as caught:
+            import_t5(output)
+        assert caught.value.code == Exit.CORRUPT
+    (output / "SHA256SUMS").write_text("nonsense\n")
+    with pytest.raises(UserError, match="expected lines of sum"):
+        import_t5(output)
+
+
+def test_two_exports_at_once(run, tmp_path):
+    with held(tmp_path / ".hf.partial"), pytest.raises(UserError, match="another process") as caught:
+        command(workdir=run, output=tmp_path / "hf")
+    assert caught.value.code == Exit.LOCKED
 
 
 def test_refusals(run, tmp_path):

@@ -35,7 +35,7 @@ def held(partial: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
-            "another process prepares the same output",
+            "another process makes the same output",
             where=str(partial),
             help="wait for it, or give another --output",
             code=Exit.LOCKED,
@@ -48,7 +48,7 @@ def held(partial: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"writing the dataset failed: {error.strerror or error}",
+            f"writing the output failed: {error.strerror or error}",
             where=str(error.filename or partial),
             help="when there is room again, the same command continues where it stopped",
             code=Exit.IO_ERROR,

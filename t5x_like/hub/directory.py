@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5x_like.errors import Exit, UserError
-from t5x_like.hub import safetensors
+from t5x_like.failpoints import reach
+from t5x_like.hub import checksums, safetensors
 from t5x_like.hub.safetensors import listed
 from t5x_like.models.family import Params
 
@@ -135,11 +137,23 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
             made = Path(temporary) / "made"
             made.mkdir()
             yield made
+            checksums.write(made)
             made.rename(folder)
     except OSError as error:
         raise UserError(
             f"cannot write: {error.strerror}", where=str(folder), code=Exit.CANNOT_WRITE
         ) from None
+
+
+def publish(made: Path, folder: Path) -> None:
+    """Gives a finished folder its name. One that has it is moved aside first, and goes when the new one is there."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    reach("export.aside")
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_tokenizer(vocab_size: int, tokenizer: Tokenizer, where: str | None = None) -> None:

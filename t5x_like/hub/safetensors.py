@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from t5x_like.errors import Exit, UserError
+from t5x_like.hub import checksums
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -60,6 +61,7 @@ class Weights:
     def _handle(self, file: str) -> Any:
         if file not in self._open:
             path = self.folder / file
+            checksums.check(path)
             try:
                 # The library bounds the header, and checks that its offsets cover the file exactly.
                 self._open[file] = safetensors.safe_open(path, framework="np")

@@ -19,7 +19,8 @@ RETRY = int(Exit.INTERRUPTED)
 """What training leaves with when the same command goes on where it stopped."""
 
 HOPELESS = (Exit.USAGE, Exit.BAD_DATA, Exit.INTERNAL, Exit.CANNOT_WRITE, Exit.CORRUPT, Exit.LOCKED)
-"""What training leaves with when the same command would stop again."""
+"""What training leaves with when the same command would stop again: 70 also where a run has begun again and again at
+one step (`recovery.starts`), so that no launcher has to look for crash loops."""
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -85,16 +86,6 @@ def train_command(train: Sequence[str], python: str = "python3") -> list[str]:
                 help=f"... -- {flag}={example}, for example",
             )
     return [python, "-m", "t5x_like.train", *train]
-
-
-def workdir(train: Sequence[str]) -> str:
-    """The value of --workdir among the flags of training."""
-    for index, argument in enumerate(train):
-        if argument.startswith("--workdir="):
-            return argument.partition("=")[2]
-        if argument == "--workdir" and index + 1 < len(train):
-            return train[index + 1]
-    raise UserError("the flags of training lack --workdir", where="after --")
 
 
 def with_environment(variables: Mapping[str, str], command: Sequence[str]) -> list[str]:

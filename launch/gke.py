@@ -5,9 +5,8 @@
 
 One job a slice, one pod a host (GPUs: one job, one pod a node). When a pod is evicted or a node goes away, all jobs
 start again and go on in the same --workdir, at most --restarts times. Exit codes by which training says that it would
-stop again (64, 65, 70, 73, 76, 77) end the JobSet, and so does a run that begins three times at one step
-(launch/guard.py). --dry_run prints the manifest and the command; --manifest=FILE keeps it. --claim mounts a persistent
-volume claim: CLAIM:/PATH, ReadWriteMany.
+stop again (64, 65, 70, 73, 76, 77) end the JobSet. --dry_run prints the manifest and the command; --manifest=FILE keeps
+it. --claim mounts a persistent volume claim: CLAIM:/PATH, ReadWriteMany.
 
 Needs the JobSet controller (jobset.sigs.k8s.io) in the cluster, and an image with this repository in /app.
 """
@@ -70,12 +69,7 @@ def manifest(
     if spot:
         selector["cloud.google.com/gke-spot"] = "true"
     resource = {"google.com/tpu" if tpu else "nvidia.com/gpu": chips}
-    # Only the first pod of the first job counts starts: ${VAR:-0} is 0 where there is just one of them.
-    guard = common.shlex.join(
-        ["python3", "-m", "launch.guard", f"--workdir={common.workdir(train)}", f"--starts={restarts + 1}"]
-    )
-    counting = f'if [ "${{JOB_INDEX:-0}}${{JOB_COMPLETION_INDEX:-0}}" = 00 ]; then {guard} || exit $?; fi'
-    script = f"{counting}; exec {common.shlex.join(common.train_command(train))}"
+    script = f"exec {common.shlex.join(common.train_command(train))}"
     if not tpu and pods > 1:  # TPUs tell their neighbours; for GPUs the pods' names do
         script += (
             f" --coordinator_address={name}-slice-0-0.{name}:{COORDINATOR_PORT} --num_processes={pods}"
@@ -86,15 +80,7 @@ def manifest(
         "image": image,
         "workingDir": "/app",
         "command": ["/bin/sh", "-c", script],
-        "env": [
-            {
-                "name": "JOB_INDEX",
-                "valueFrom": {
-                    "fieldRef": {"fieldPath": "metadata.annotations['jobset.sigs.k8s.io/job-index']"}
-                },
-            },
-            *({"name": key, "value": value} for key, value in (variables or {}).items()),
-        ],
+        "env": [{"name": key, "value": value} for key, value in (variables or {}).items()],
         "ports": [{"containerPort": port} for port in (TPU_PORTS if tpu else (COORDINATOR_PORT,))],
         "resources": {"limits": resource, "requests": resource},
     }
@@ -161,7 +147,9 @@ _GRACE = flags.DEFINE_integer(
     "grace", 120, "seconds from SIGTERM to the end", lower_bound=1, flag_values=FLAGS
 )
 _RESTARTS = flags.DEFINE_integer("restarts", 100, "at most", lower_bound=0, flag_values=FLAGS)
-_XLA = flags.DEFINE_string("xla_flags", "", "sets of launch/xla_flags.py, with commas", flag_values=FLAGS)
+_XLA = flags.DEFINE_string(
+    "xla_flags", "", "sets of launch/xla_flags.py, with commas [tpu-stack on TPUs]", flag_values=FLAGS
+)
 _MANIFEST = flags.DEFINE_string("manifest", "", "where the manifest is kept [NAME.yaml]", flag_values=FLAGS)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print manifest and command, apply nothing", flag_values=FLAGS)
 
@@ -183,7 +171,7 @@ def main(train: list[str]) -> int:
         manifest(
             name=name, topology=topology, image=_IMAGE.value or "", train=train, claim=_CLAIM.value,
             restarts=_RESTARTS.value, spot=_SPOT.value, grace=_GRACE.value,
-            variables=xla_flags.environment(_XLA.value),
+            variables=xla_flags.environment(_XLA.value or ("tpu-stack" if topology.chip.platform == "tpu" else "")),
         )
     )  # fmt: skip
     path = Path(_MANIFEST.value or f"{name}.yaml")

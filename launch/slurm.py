@@ -4,9 +4,9 @@
       -- --config=t5/3b --set=mesh.fsdp=32 --data=/share/c4 --workdir=/share/runs/3b
 
 SLURM warns the processes --grace seconds before the time is over, and when a job is to make room: training saves and
-leaves with 75, and the job puts itself back into the queue and goes on in the same --workdir. Any other failure ends
-it, and so does a run that begins three times at one step (launch/guard.py). The processes find each other by SLURM's
-own variables. --dry_run prints the script and the command, and submits nothing; --script=FILE keeps the script.
+leaves with 75, and the job puts itself back into the queue and goes on in the same --workdir, at most --restarts times.
+Any other failure ends it. The processes find each other by SLURM's own variables. --dry_run prints the script and the
+command, and submits nothing; --script=FILE keeps the script.
 
 Everything behind `--` goes to t5x_like.train as it stands; --setup is a line of shell before it (module load cuda).
 """
@@ -47,7 +47,6 @@ def batch_script(
         f"--time={time}", f"--signal=TERM@{grace}", "--requeue", "--open-mode=append", f"--output={name}-%j.log",
         *options,
     ]  # fmt: skip
-    guard = [python, "-m", "launch.guard", f"--workdir={common.workdir(train)}", f"--starts={restarts + 1}"]
     command = common.with_environment(variables or {}, common.train_command(train, python))
     # Without --kill-on-bad-exit a process that has failed would leave the others waiting for it.
     lines = [
@@ -56,10 +55,9 @@ def batch_script(
         "set -u",
         f"cd {shlex.quote(str(ROOT))} || exit {int(Exit.IO_ERROR)}",
         *([setup] if setup else []),
-        f"{shlex.join(guard)} || exit $?",
         f"srun --kill-on-bad-exit=1 --wait={grace} {shlex.join(command)}",
         "code=$?",
-        f"if [[ $code -eq {RETRY} ]]; then",
+        f"if [[ $code -eq {RETRY} && ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]]; then",
         '  echo "saved; back into the queue"',
         '  scontrol requeue "$SLURM_JOB_ID"',
         "fi",

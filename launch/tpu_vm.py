@@ -10,9 +10,9 @@
 --action=logs      brings the log of every worker to --logs
 --action=delete    gives the slice back
 --action=keep      all of it: queue, setup, train; after a preemption delete, and begin again in the same --workdir,
-                   until training is done (0) or would stop again (64, 65, 70, 73, 76, 77). At most --restarts times; a
-                   run that begins three times at one step is stopped too (launch/guard.py). At the end logs are
-                   fetched and the slice is deleted.
+                   until training is done (0) or would stop again (64, 65, 70, 73, 76, 77). At most --restarts times;
+                   training itself refuses (70) to begin at one step for ever. At the end logs are fetched and the slice
+                   is deleted.
 
 --dry_run prints every command, quoted, and runs none. All workers must see --workdir under one path: a Filestore share
 (--nfs) or the like. What training needs to know of its neighbours it finds itself (jax.distributed).
@@ -165,13 +165,6 @@ class Slice:
             f"{{ {run}; code=$?; echo $code > ../{CODE}; exit $code; }}",
         )  # fmt: skip
 
-    def guard_script(self, train: Sequence[str]) -> str:
-        """On worker 0: counts the start (launch/guard.py); its exit code is kept as that of training is."""
-        guard = common.shlex.join(
-            [".venv/bin/python", "-m", "launch.guard", f"--workdir={common.workdir(train)}"]
-        )
-        return common.script(["cd", HOME], f"{{ {guard}; code=$?; echo $code > ../{CODE}; exit $code; }}")
-
 
 def setup(where: Slice, shell: Shell) -> None:
     """HEAD of this repository on every worker, installed."""
@@ -229,13 +222,12 @@ def keep(
 
 
 def _train_once(where: Slice, train: Sequence[str], shell: Shell, variables: dict[str, str]) -> int:
-    """The exit code of training on worker 0, or of what kept it from beginning there."""
-    for line, worker in ((where.guard_script(train), "0"), (where.train_script(train, variables), "all")):
-        code = shell.run(where.on_workers(line, worker))
-        if code:
-            told = shell.ask(where.on_workers(f"cat {CODE}", "0"))
-            return int(told) if told and told.isdigit() else code
-    return 0
+    """The exit code of training on worker 0, or gcloud's where that cannot be had."""
+    code = shell.run(where.on_workers(where.train_script(train, variables)))
+    if not code:
+        return 0
+    told = shell.ask(where.on_workers(f"cat {CODE}", "0"))
+    return int(told) if told and told.isdigit() and int(told) else code
 
 
 def _finish(where: Slice, shell: Shell, folder: Path, code: int) -> int:
@@ -279,7 +271,9 @@ _SPOT = flags.DEFINE_bool("spot", False, "cheap capacity that may be taken away"
 _RESERVED = flags.DEFINE_bool("reserved", False, "of a reservation", flag_values=FLAGS)
 _NFS = flags.DEFINE_string("nfs", "", "HOST:/SHARE:/MOUNTPOINT, mounted by setup", flag_values=FLAGS)
 _PYTHON = flags.DEFINE_string("python", "python3.11", "on the workers", flag_values=FLAGS)
-_XLA = flags.DEFINE_string("xla_flags", "", "sets of launch/xla_flags.py, with commas", flag_values=FLAGS)
+_XLA = flags.DEFINE_string(
+    "xla_flags", "tpu-stack", "sets of launch/xla_flags.py, with commas", flag_values=FLAGS
+)
 _RESTARTS = flags.DEFINE_integer("restarts", 100, "of keep, at most", lower_bound=0, flag_values=FLAGS)
 _LOGS = flags.DEFINE_string("logs", "logs", "folder for logs, on this machine", flag_values=FLAGS)
 _POLL = flags.DEFINE_float(

@@ -17,6 +17,7 @@ from absl import flags
 
 from t5x_like import cli
 from t5x_like.errors import UserError, did_you_mean
+from t5x_like.planning.environment import LIBTPU_STACK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,11 @@ class FlagSet:
 
 
 SETS = {
+    "tpu-stack": FlagSet(
+        variable="LIBTPU_INIT_ARGS",
+        purpose="the compiler's threads get 1 MiB of stack in place of 64 KiB, which T5-11B overflows (libtpu 0.0.42)",
+        flags=(LIBTPU_STACK,),
+    ),
     "tpu-overlap": FlagSet(
         variable="LIBTPU_INIT_ARGS",
         purpose="gathers and reductions of weights and gradients run beside the matrix products (fsdp, data)",

@@ -17,6 +17,8 @@ slices (or nodes). --suggest looks for the settings of remat, microbatches, mesh
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -69,6 +71,8 @@ def main(argv: list[str]) -> int:
     from t5x_like.planning import environment, topologies
 
     topology = topologies.parse(_TOPOLOGY.value or "")
+    if topology.chip.platform == "tpu" and not _FORMULA.value and environment.IN_CHILD not in os.environ:
+        return environment.in_child(sys.argv[1:])
     environment.prepare(topology)
     from t5x_like import config
     from t5x_like.planning import plans, suggestions

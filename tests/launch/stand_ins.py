@@ -64,8 +64,6 @@ if arguments[:2] == ["-m", "venv"]:
     bin = Path(arguments[2]) / "bin"
     bin.mkdir(parents=True)
     (bin / "python").symlink_to(sys.argv[0])
-elif arguments[:2] == ["-m", "launch.guard"]:
-    os.execve({python!r}, [{python!r}, *arguments], {{**os.environ, "PYTHONPATH": {root!r}}})
 elif arguments[:2] == ["-m", "t5x_like.train"]:
     fate = take("fates") or "done"
     workdir = Path(next(a for a in arguments if a.startswith("--workdir=")).partition("=")[2])
@@ -93,7 +91,7 @@ def make(folder: Path, fates: list[str]) -> dict[str, str]:
     """The programs in `folder`; returns the environment that finds them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "fates").write_text("".join(f"{fate}\n" for fate in fates))
-    values = {"python": sys.executable, "here": str(folder), "root": str(ROOT)}
+    values = {"python": sys.executable, "here": str(folder)}
     head = _LOGGED.format(**values)
     programs = {
         "gcloud": _GCLOUD,

@@ -40,19 +40,22 @@ def test_a_job_that_saved_goes_back_into_the_queue_and_on(tmp_path):
     assert not (tmp_path / "hacked").exists()
 
 
-def test_a_job_that_never_gets_further_stops(tmp_path):
+def test_only_a_saved_job_goes_back_and_not_for_ever(tmp_path):
     folder = tmp_path / "bin"
-    environment = stand_ins.make(folder, ["75 nowhere"] * 5) | {"SLURM_JOB_ID": "17"}
+    environment = stand_ins.make(folder, ["70", "75", "75"]) | {"SLURM_JOB_ID": "17"}
     text = slurm.batch_script(
-        name="a", nodes=1, gpus=8, time="1:00:00", grace=120, python=str(folder / "python3.11"),
+        name="a", nodes=1, gpus=8, time="1:00:00", grace=120, python=str(folder / "python3.11"), restarts=2,
         train=["--config=t5/3b", f"--workdir={tmp_path / 'run'}"],
     )  # fmt: skip
-    (tmp_path / "a.sbatch").write_text(text)
-    codes = [
-        subprocess.run(["bash", str(tmp_path / "a.sbatch")], env=environment, capture_output=True).returncode
-        for _ in range(4)
-    ]
-    assert codes == [75, 75, 75, 70]
+    for restarted, code, requeued in (("0", 70, 0), ("1", 75, 1), ("2", 75, 1)):
+        done = subprocess.run(
+            ["bash", "-c", text],
+            env=environment | {"SLURM_RESTART_COUNT": restarted},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert len(stand_ins.calls(folder, "scontrol")) == requeued
 
 
 def test_the_script_asks_for_warning_and_nodes():
@@ -106,7 +109,7 @@ def test_a_manifest_of_two_slices(tmp_path):
 
 def test_the_container_keeps_its_arguments_and_its_exit_code(tmp_path):
     folder = tmp_path / "bin"
-    environment = stand_ins.make(folder, ["75"])
+    environment = stand_ins.make(folder, ["75", "done"])
     (folder / "python3").symlink_to(folder / "python3.11")
     train = ["--config=t5/3b", f"--workdir={tmp_path / 'run'}", TRAIN[-1]]
     made = gke.manifest(name="a", topology=topologies.parse("h100:8*2"), image="i", train=train)
@@ -126,8 +129,6 @@ def test_the_container_keeps_its_arguments_and_its_exit_code(tmp_path):
         assert trained[5:] == [
             "--coordinator_address=a-slice-0-0.a:55527", "--num_processes=2", f"--process_id={index}",
         ]  # fmt: skip
-    guards = [c for c in stand_ins.calls(folder, "python3") if c[:2] == ["-m", "launch.guard"]]
-    assert len(guards) == 1  # only the first pod counts starts
 
 
 @pytest.mark.parametrize("module", [slurm, gke])

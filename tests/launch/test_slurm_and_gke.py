@@ -1,6 +1,8 @@
 """SLURM and GKE: the text that is written, and what happens to a job that is to make room."""
 
+import os
 import subprocess
+import sys
 
 import pytest
 import stand_ins
@@ -91,8 +93,9 @@ def test_a_manifest_of_two_slices(tmp_path):
     assert stand_ins.calls(tmp_path / "bin", "kubectl") == [["apply", "-f", "a.yaml"]]
     found = yaml.safe_load((tmp_path / "a.yaml").read_text())
     assert found == gke.manifest(
-        name="a", topology=topologies.parse("v5e:4x8*2"), image="i", train=TRAIN, claim="fs:/share", spot=True
-    )
+        name="a", topology=topologies.parse("v5e:4x8*2"), image="i", train=TRAIN, claim="fs:/share", spot=True,
+        variables=xla_flags.environment("tpu-stack"),
+    )  # fmt: skip
     (job,) = found["spec"]["replicatedJobs"]
     assert job["replicas"] == 2 and job["template"]["spec"]["parallelism"] == 8
     pod = job["template"]["spec"]["template"]["spec"]
@@ -138,6 +141,31 @@ def test_training_without_a_run_directory_is_refused(module):
             slurm.batch_script(name="a", nodes=1, gpus=8, time="1", grace=60, train=["--config=t5/3b"])
         else:
             gke.manifest(name="a", topology=topologies.parse("v5e:4x4"), image="i", train=["--config=t5/3b"])
+
+
+def test_xla_takes_the_flags_of_gpus():
+    """XLA ends a program whose XLA_FLAGS it does not know, whatever it runs on."""
+    look = [sys.executable, "-c", "import jax; jax.devices()"]
+    known = xla_flags.environment("gpu-overlap")
+    unknown = {"XLA_FLAGS": known["XLA_FLAGS"] + " --xla_gpu_no_such_flag=true"}
+    codes = [
+        subprocess.run(
+            look, env=os.environ | {"JAX_PLATFORMS": "cpu", **flags}, capture_output=True
+        ).returncode
+        for flags in (known, unknown)
+    ]
+    assert codes[0] == 0 and codes[1] != 0
+
+
+def test_sets_of_flags_are_joined_and_misspelled_ones_refused():
+    joined = xla_flags.environment("tpu-stack,tpu-vmem")
+    assert list(joined) == ["LIBTPU_INIT_ARGS"] and len(joined["LIBTPU_INIT_ARGS"].split()) == 2
+    assert xla_flags.environment("") == {}
+    with pytest.raises(UserError, match="two platforms"):
+        xla_flags.environment("tpu-vmem,gpu-overlap")
+    with pytest.raises(UserError) as refusal:
+        xla_flags.environment("tpu-vmen")
+    assert refusal.value.help == "did you mean tpu-vmem?"
 
 
 def test_yaml_of_awkward_text():

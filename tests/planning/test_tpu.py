@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from launch import xla_flags
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -17,17 +19,19 @@ pytestmark = [
 ]
 
 
-def plan(*flags):
+def plan(*flags, **environment):
     done = subprocess.run(
         [sys.executable, "-m", "t5x_like.plan", *flags, "--json"],
-        env={**os.environ}, capture_output=True, text=True, timeout=1800, check=False,
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_a_tiny_run_is_compiled_for_two_slices():
-    found = plan("--config=t5/small:debug", "--topology=v5e:2x2*2", "--set=mesh.fsdp=2")
+    tpu = [f for s in xla_flags.SETS.values() if s.variable == "LIBTPU_INIT_ARGS" for f in s.flags]
+    flags = ["--config=t5/small:debug", "--topology=v5e:2x2*2", "--set=mesh.fsdp=2"]
+    found = plan(*flags, LIBTPU_INIT_ARGS=" ".join(tpu))  # which also shows that libtpu knows them
     (stage,) = found["stages"]
     assert stage["how"] == "compiled" and stage["compiler"].startswith("libtpu") and stage["fits"]
     assert found["devices"] == 8

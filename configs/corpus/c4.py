@@ -19,12 +19,14 @@ from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
 from t5x_like.data.cleaning.language import LangDetect
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateURLs
+from t5x_like.data.pages import VisibleText
 
 
 def config() -> Corpus:
     """The English corpus."""
     return Corpus(
         name="c4.en",
+        extractor=VisibleText(),  # what WET files hold
         steps=(
             MaxLength(),
             DuplicateURLs(),

@@ -19,6 +19,7 @@ from t5x_like.data.cleaning.language import FastText
 from t5x_like.data.cleaning.pii import MaskPII
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.near import NearDuplicates
+from t5x_like.data.pages import Trafilatura
 
 # datatrove's C4 filter without end marks: 3 words a line, counted before citation marks are taken out, 5 sentences
 C4 = C4Clean(end_marks=(), min_words=3, words_before_citations=True, min_sentences=5)
@@ -28,6 +29,7 @@ def config() -> Corpus:
     """FineWeb."""
     return Corpus(
         name="fineweb",
+        extractor=Trafilatura(),
         steps=(
             FastText(),
             GopherRepetition(),
@@ -44,5 +46,6 @@ def refinedweb() -> Corpus:
     """RefinedWeb, up to its removal of repeated 50-token strings."""
     return Corpus(
         name="refinedweb",
+        extractor=Trafilatura(),
         steps=(FastText(), GopherRepetition(), GopherQuality(), RefinedWebLines(), NearDuplicates()),
     )

@@ -15,6 +15,7 @@ from t5x_like.data.cleaning.c4 import LongLines, MaxLength
 from t5x_like.data.cleaning.language import CLD3, MC4_LANGUAGES
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateURLs
+from t5x_like.data.pages import VisibleText
 
 
 def config() -> Corpus:
@@ -29,4 +30,4 @@ def paper() -> Corpus:
 
 def _recipe(name: str, language: CLD3, words: BadWords) -> Corpus:
     steps = (MaxLength(), DuplicateURLs(), LongLines(), DuplicateLines(), language, words)
-    return Corpus(name=name, steps=steps)
+    return Corpus(name=name, extractor=VisibleText(), steps=steps)

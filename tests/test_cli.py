@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -77,3 +78,39 @@ def _seconds() -> float:
     started = time.perf_counter()
     run("t5x_like.train", "--help")
     return time.perf_counter() - started
+
+
+_COMPILES = """
+import jax, jax.numpy as jnp
+from t5x_like import cli
+cli.keep_compiled_programs()
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+def f(x):
+    for i in range(120):
+        x = jnp.sin(x @ x + i)
+    return x
+jax.jit(f)(jnp.ones((9, 9))).block_until_ready()
+print(hits.count("/jax/compilation_cache/cache_hits"), hits.count("/jax/compilation_cache/cache_misses"))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_start_need_not_compile_again(tmp_path) -> None:
+    """The cache lies where the user's caches lie, and nowhere else."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+
+    def counts() -> tuple[int, int]:
+        done = subprocess.run(
+            [sys.executable, "-c", _COMPILES], env=environment, capture_output=True, text=True
+        )
+        hits, misses = done.stdout.split()
+        return int(hits), int(misses)
+
+    hits, misses = counts()
+    assert hits == 0 and misses >= 1
+    kept = sorted(path.name for path in (tmp_path / "t5x_like" / "compiled").iterdir())
+    assert kept
+    hits, _ = counts()
+    assert hits >= 1

@@ -219,6 +219,18 @@ def text_documents(block: Block, file: SourceFile, settings: Settings) -> Iterat
             yield too_long(file, line, block.byte + begin, end - begin, limit)
 
 
+def _twice(line: str, field: str) -> bool:
+    """Whether the object of a line has the field more than once; which of them is meant nobody can tell."""
+    pairs: list[tuple[str, object]] = []
+
+    def keep(found: list[tuple[str, object]]) -> dict[str, object]:
+        pairs[:] = found  # of the object that is closed last, which is the outermost
+        return dict(found)
+
+    json.loads(line, object_pairs_hook=keep)
+    return sum(name == field for name, _ in pairs) > 1
+
+
 def json_documents(block: Block, file: SourceFile, settings: Settings) -> Iterator[Document | Problem]:
     position = 0
     for number, raw in enumerate(block.data.split(b"\n"), block.line):
@@ -249,7 +261,9 @@ def json_documents(block: Block, file: SourceFile, settings: Settings) -> Iterat
             yield Problem("not_an_object", file.name, number, byte, "skipped", line[:_DETAIL])
             continue
         text = value.get(settings.text_field)
-        if text is None:
+        if line.count(f'"{settings.text_field}"') > 1 and _twice(line, settings.text_field):
+            yield Problem("duplicate_field", file.name, number, byte, "skipped", line[:_DETAIL])
+        elif text is None:
             near = (
                 did_you_mean(settings.text_field, value, prefix="--text_field=")
                 if value

@@ -123,6 +123,21 @@ def test_mending_json(tmp_path):
     assert mended == ["invalid_utf8", "nul", "lone_surrogate"]
 
 
+def test_a_field_that_is_there_twice(tmp_path):
+    """F30: which of the two is meant nobody can tell."""
+    path = tmp_path / "x.jsonl"
+    lines = [
+        '{"text": "one", "text": "two"}',
+        '{"text": "the word \\"text\\" \\"text\\""}',
+        '{"meta": {"text": "a", "text": "b"}, "text": "three"}',
+        '{"meta": [{"text": 1}], "text": "four"}',
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    good, problems = read(path)
+    assert good == ['the word "text" "text"', "three", "four"]
+    assert [(p.kind, p.line) for p in problems] == [("duplicate_field", 1)]
+
+
 def test_a_field_of_another_name_is_suggested(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"txt": "a", "n": 1}')

@@ -396,7 +396,7 @@ def test_one_of_each_cluster_is_kept(tmp_path):
     near_copies(tmp_path)
     recipe = Corpus(name="first", steps=(NearDuplicates(),), validation_fraction=0.5)
     make(small(tmp_path, tmp_path / "out", recipe=recipe), quiet=True)
-    urls = sorted(record["url"].decode() for record in records(tmp_path / "out", "train"))
+    urls = sorted(record["url"].decode() for record in records(tmp_path / "out"))
     assert urls == sorted(f"http://a.org/{group}/0" for group in range(30))
 
 

@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 import zstandard
 
 from t5x_like.errors import Exit, UserError
+from t5x_like.planning.environment import LIBTPU_STACK
 from t5x_like.planning.stages import Stage
 from t5x_like.planning.topologies import Topology
 from t5x_like.training import partitioning, state
@@ -116,7 +118,12 @@ def compile_step(stage: Stage, mesh: Any, store: Path | None = None) -> Program:
     schedule = run.schedule.over(run.steps)
     platform = mesh.devices.flat[0].platform
     compiler = (
-        f"libtpu {importlib.metadata.version('libtpu')}"
+        " ".join(
+            [
+                f"libtpu {importlib.metadata.version('libtpu')}",
+                *(flag for flag in os.environ.get("LIBTPU_INIT_ARGS", "").split() if flag != LIBTPU_STACK),
+            ]
+        )
         if platform == "tpu"
         else f"jaxlib {importlib.metadata.version('jaxlib')}"
     )

@@ -75,12 +75,14 @@ class Costs:
       collectives: what talks.
       kept: bytes that the forward pass leaves in main memory for the backward pass, at once.
       unknown_loops: loops whose length the text does not tell; their bodies count once.
+      unknown_kernels: kernels whose operations nobody tells; they count as none.
     """
 
     work: tuple[Work, ...]
     collectives: tuple[Collective, ...]
     kept: int
-    unknown_loops: int
+    unknown_loops: int = 0
+    unknown_kernels: int = 0
 
     @property
     def flops(self) -> float:
@@ -112,6 +114,7 @@ def count(module: Module) -> Costs:
         tuple(counter.collectives),
         max((kept(module, c) for c in counter.visited), default=0),
         counter.unknown_loops,
+        counter.unknown_kernels,
     )
 
 
@@ -122,6 +125,7 @@ class _Counter:
         self.collectives: list[Collective] = []
         self.visited: list[Computation] = []
         self.unknown_loops = 0
+        self.unknown_kernels = 0
 
     def visit(self, computation: Computation, times: int) -> None:
         self.visited.append(computation)
@@ -150,12 +154,14 @@ class _Counter:
         self.collectives += best.collectives
         self.visited += best.visited
         self.unknown_loops += best.unknown_loops
+        self.unknown_kernels += best.unknown_kernels
 
     def _add(self, instruction: Instruction, inside: Computation, times: int) -> None:
         for collective in _collectives(self.module, instruction, inside, times):
             self.collectives.append(collective)
         moved = _bytes(self.module, instruction, inside)
         flops = _flops(self.module, instruction, inside)
+        self.unknown_kernels += instruction.opcode == "custom-call" and _kernel(instruction, inside) is None
         if moved or flops:
             self.work.append(Work(flops, moved, times, instruction.op_name))
 
@@ -173,10 +179,27 @@ def _flops(module: Module, instruction: Instruction, inside: Computation) -> flo
             computation = module.computations[instruction.called[0]]
             return math.fsum(_flops(module, i, computation) for i in computation.instructions.values())
         case "custom-call":
-            # A Pallas kernel brings an estimate of its own.
-            estimate = instruction.attribute(r'"cost_estimate":(\{[^}]*\})')
-            return float(json.loads(estimate).get("flops", 0)) if estimate else 0.0
+            return _kernel(instruction, inside) or 0.0
     return 0.0
+
+
+_FLASH = {"flash_mha_bwd_dkv": 4, "flash_mha_bwd_dq": 3}
+"""Products of [T, S, H] in the backward kernels of jax.experimental.pallas.ops.tpu.flash_attention, which, unlike the
+forward kernel, bring no estimate: scores, their gradient and the two or one gradients of the inputs."""
+
+
+def _kernel(instruction: Instruction, inside: Computation) -> float | None:
+    """Of a Pallas kernel: its own estimate, or what is known of it; None of an unknown one, 0 of other calls."""
+    if "tpu_custom_call" not in instruction.attributes:
+        return 0.0
+    estimate = instruction.attribute(r'"cost_estimate":(\{[^}]*\})')
+    if estimate:
+        return float(json.loads(estimate).get("flops", 0))
+    for name, products in _FLASH.items():
+        if instruction.name.startswith(name):
+            query, key = (inside.instructions[o].shapes[0].dimensions for o in instruction.operands[:2])
+            return 2.0 * products * math.prod(query) * key[2]
+    return None
 
 
 def _dot(instruction: Instruction, inside: Computation) -> float:

@@ -62,6 +62,7 @@ class StagePlan:
     compiler: str
     compile_seconds: float
     unknown_loops: int
+    unknown_kernels: int
 
     @property
     def fits(self) -> bool:
@@ -195,12 +196,13 @@ def formula_stage(stage: Stage, mesh: AnyMesh, topology: Topology) -> StagePlan:
         needed=sum(memory.values()),
         flops=flops,
         bytes=moved,
-        traffic=Costs((), collectives, 0, 0).traffic(),
+        traffic=Costs((), collectives, 0).traffic(),
         times=spent,
         how="formula",
         compiler="",
         compile_seconds=0.0,
         unknown_loops=0,
+        unknown_kernels=0,
     )
 
 
@@ -241,6 +243,7 @@ def _compiled_stage(stage: Stage, mesh: Any, topology: Topology, *, store: Path 
         times=spent,
         how="compiled",
         unknown_loops=found.unknown_loops,
+        unknown_kernels=found.unknown_kernels,
         **about,
     )
 
@@ -310,6 +313,8 @@ def _describe_stage(plan: Plan, stage: StagePlan) -> list[str]:
     ]
     if stage.unknown_loops:
         lines.append(f"  {stage.unknown_loops} loops of unknown length were counted once")
+    if stage.unknown_kernels:
+        lines.append(f"  operations of {stage.unknown_kernels} kernels are unknown and not counted")
     return lines
 
 

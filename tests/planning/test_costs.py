@@ -146,6 +146,28 @@ def test_matrix_products_that_a_tpu_writes_as_convolutions():
     assert [w.flops for w in found.work] == [projection, scores]
 
 
+_KERNELS = """
+HloModule jit_f
+
+ENTRY %main (q: bf16[2,4,128,64], k: bf16[2,4,256,64]) -> bf16[2,4,128,64] {
+  %q = bf16[2,4,128,64]{3,2,1,0} parameter(0)
+  %k = bf16[2,4,256,64]{3,2,1,0} parameter(1)
+  %flash_attention.1 = bf16[2,4,128,64]{3,2,1,0} custom-call(%q, %k), custom_call_target="tpu_custom_call", """ + (
+    """backend_config={"custom_call_config":{"cost_estimate":{"flops":"123","transcendentals":"1"}}}
+  %flash_mha_bwd_dq_block_q_128.1 = bf16[2,4,128,64]{3,2,1,0} custom-call(%q, %k), custom_call_target="tpu_custom_call"
+  %other.1 = bf16[2,4,128,64]{3,2,1,0} custom-call(%q, %k), custom_call_target="tpu_custom_call"
+  ROOT %buffer.1 = bf16[2,4,128,64]{3,2,1,0} custom-call(), custom_call_target="AllocateBuffer"
+}
+"""
+)
+
+
+def test_kernels_tell_their_operations_or_are_reported():
+    found = costs.count(hlo.parse(_KERNELS))
+    assert [w.flops for w in found.work] == [123, 3 * 2 * 2 * 4 * 128 * 256 * 64, 0]
+    assert found.unknown_kernels == 1
+
+
 def test_tiles_pad_and_the_chip_is_not_main_memory():
     (plain,) = hlo._shapes("f32[12,8,512,1]{2,1,3,0:T(8,128)}")
     assert plain.bytes == 12 * 8 * 512 * 4

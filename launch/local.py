@@ -70,8 +70,7 @@ def run(programs: Sequence[Sequence[str]]) -> int:
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     threads = []
     for number, program in enumerate(programs):
         # A session of its own: Ctrl-C comes once, from here, and not a second time from the terminal.
@@ -98,6 +97,8 @@ def run(programs: Sequence[Sequence[str]]) -> int:
                     child.kill()
     for thread in threads:
         thread.join(timeout=5.0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return worst([child.returncode for child in children])
 
 

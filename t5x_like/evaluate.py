@@ -19,6 +19,7 @@ detection         of ELECTRA's discriminator, nats a token; and detection_accura
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -87,10 +88,14 @@ def evaluate(
     try:
         mesh = run.mesh.build()
     except UserError:  # a mesh of the machine that trained; here every device takes its rows
-        mesh = Mesh().build()
+        run = dataclasses.replace(run, mesh=Mesh())
+        mesh = run.mesh.build()
     partitioning.check_batch(run.batch_size, 1, mesh)
+    partitioning.check_vocabulary(run.model.vocab_size, mesh, run.mesh.layout())
     params = restore.load_params(run, store, record, mesh)
-    values = loop.validate(make_eval_step(run.model, run.objective, mesh), params, held_out, mesh, batches)
+    how: Any = {"layout": run.mesh.layout(), "partitioner": run.mesh.partitioner}
+    step = make_eval_step(run.model, run.objective, mesh, **how)
+    values = loop.validate(step, params, held_out, mesh, batches)
     done = held_out.num_batches if batches is None else min(batches, held_out.num_batches)
     counts = target_counts(held_out, done)
     figures = {

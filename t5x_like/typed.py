@@ -129,8 +129,9 @@ def override(tree: T, assignment: str, where: str | None = None) -> T:
     """A copy of `tree` with `path=value` applied, such as `model.d_model=128` or `optimizer=AdamW`.
 
     A value is read by the annotation of its field: numbers (`1e6` is a whole number where one is wanted),
-    true/false, none, a class by its name with its defaults, lists with commas, or JSON. A class with one
-    required field may be written as that field's value (`data.sources=a,b`).
+    true/false, none, a class by its name with its defaults, lists with commas, or JSON. Where only one class can
+    stand, some of its fields will do (`mesh=data=-1,fsdp=2`, the others at their defaults); if it has one required
+    field, that field's value (`data.sources=a,b`).
     """
     where = where or f"--set={assignment}"
     path, equals, text = assignment.partition("=")
@@ -221,11 +222,15 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
         return _construct(classes[text], {}, path, where)
     if len(classes) == 1:
         (cls,) = classes.values()
+        pairs = [part.partition("=") for part in text.split(",")]
+        written = {name.strip(): value for name, equals, value in pairs if equals}
         required = [
             f.name
             for f in dataclasses.fields(cls)
             if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         ]
+        if len(written) == len(pairs) and (not required or written.keys() <= fields(cls).keys()):
+            return _from_pairs(cls, written, path, where)
         if len(required) == 1:
             value = parse(text, fields(cls)[required[0]], f"{path}.{required[0]}", where)
             return _construct(cls, {required[0]: value}, path, where)
@@ -233,6 +238,17 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
         str(v) for o in options if typing.get_origin(o) is Literal for v in typing.get_args(o)
     ]
     raise _refuse(path, annotation, text, where, did_you_mean(text, choices) if choices else None)
+
+
+def _from_pairs(cls: type, written: dict[str, str], path: str, where: str | None) -> Any:
+    """`data=2,fsdp=4`: a class with its defaults but for these fields."""
+    known = fields(cls)
+    for name in written:
+        if name not in known:
+            help = did_you_mean(name, known, prefix=f"{path}.")
+            raise UserError(f"no field {name!r} in {path} ({cls.__name__})", where=where, help=help)
+    values = {n: parse(text, known[n], f"{path}.{n}", where) for n, text in written.items()}
+    return _construct(cls, values, path, where)
 
 
 def _whole(text: str) -> int | None:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
+from t5x_like.models.sharding import row_numbers
+
 Seed = UInt32[Array, "2"]
 """64 bits that name a stream of dropout bits. `None` in its place means no dropout."""
 
@@ -60,7 +62,7 @@ def bits(seed: Seed, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
             stride & 0xFFFFFFFF
         )
         stride *= shape[axis]
-    rows = jax.lax.broadcasted_iota(jnp.uint32, (shape[0],) + (1,) * (len(shape) - 1), 0)
+    rows = row_numbers(shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
     key = _mix(rows * np.uint32(0x9E3779B9) + seed[1], seed[0])
     return _mix(counter + seed[0], key)
 

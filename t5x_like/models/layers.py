@@ -120,7 +120,10 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the table; ids outside it give NaN rather than a neighbour's row."""
-        return jnp.take(self.embedding, tokens, axis=0, mode="fill").astype(self.dtype)
+        # Gathered over fsdp first, as other weights are for their products: rows of which a device holds a part would
+        # have to be moved whole to the devices of the batch.
+        table = constrain(self.embedding, self.axes[0], None)
+        return jnp.take(table, tokens, axis=0, mode="fill").astype(self.dtype)
 
     def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """x @ tableᵀ, float32 out."""

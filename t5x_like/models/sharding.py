@@ -16,9 +16,24 @@ import math
 from collections.abc import Iterator, Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
+
+
+class Pinned(str):
+    """The logical name of a dimension that a rule of its own sends to mesh axes, whatever the rules of the name say."""
+
+    __slots__ = ("axes",)
+    axes: MeshAxes
+
+    def __new__(cls, name: str, axes: MeshAxes) -> Pinned:
+        pinned = super().__new__(cls, name)
+        pinned.axes = axes
+        return pinned
+
+
 Rules = Sequence[tuple[str, MeshAxes]]
 """(logical name, mesh axis or axes); the first rule of a name whose mesh axes are all free is taken."""
 
@@ -63,7 +78,7 @@ def partition_spec(
     spec: list[MeshAxes] = []
     for name, size in zip(names, shape, strict=True):
         chosen: MeshAxes = None
-        for rule_name, axes in rules:
+        for rule_name, axes in [(name, name.axes)] if isinstance(name, Pinned) else rules:
             group = (axes,) if isinstance(axes, str) else (axes or ())
             if rule_name != name or taken & set(group):
                 continue
@@ -73,6 +88,26 @@ def partition_spec(
             break
         spec.append(chosen)
     return PartitionSpec(*spec)
+
+
+_ROWS_AXIS: contextvars.ContextVar[str | None] = contextvars.ContextVar("rows_axis", default=None)
+
+
+@contextlib.contextmanager
+def rows_of_one_device(axis: str) -> Iterator[None]:
+    """Inside, arrays hold the rows of one device of the mapped `axis`, as under `jax.shard_map`."""
+    token = _ROWS_AXIS.set(axis)
+    try:
+        yield
+    finally:
+        _ROWS_AXIS.reset(token)
+
+
+def row_numbers(count: int) -> jax.Array:
+    """The number in the whole batch of each of the `count` rows of an array, uint32 [count]."""
+    rows = jax.lax.iota(np.uint32, count)
+    axis = _ROWS_AXIS.get()
+    return rows if axis is None else rows + jax.lax.axis_index(axis).astype(np.uint32) * np.uint32(count)
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:

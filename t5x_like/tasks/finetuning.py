@@ -46,6 +46,7 @@ from t5x_like.training import partitioning, run_dir, state
 from t5x_like.training.adafactor import Adafactor
 from t5x_like.training.adam import AdamW, berts
 from t5x_like.training.layerwise import LayerWise
+from t5x_like.training.layout import Layout
 from t5x_like.training.partitioning import Mesh
 from t5x_like.training.schedules import Constant, Linear
 from t5x_like.training.state import TrainState
@@ -235,6 +236,7 @@ class Job:
             self.examples["test"] = list(splits.test)
         self.mesh = config.mesh.build()
         partitioning.check_batch(config.batch_size, 1, self.mesh)
+        partitioning.check_vocabulary(self.fitting.model.vocab_size, self.mesh, config.mesh.layout())
         self.rows = _same_length(
             {name: self.fitting.rows(examples) for name, examples in self.examples.items()}, self.fitting
         )
@@ -250,6 +252,8 @@ class Job:
             schedule,
             self.mesh,
             config.clip_global_norm,
+            config.mesh.layout(),
+            config.mesh.partitioner,
         )
         cut = self.rows["train"].truncated
         width = self.rows["train"].arrays["encoder_input_tokens"].shape[-1]
@@ -443,15 +447,23 @@ def recipe(
 
 @functools.lru_cache(maxsize=4)
 def _train_step(
-    model: Any, objective: Any, optimizer: Any, schedule: Any, mesh: jax.sharding.Mesh, clip: float | None
+    model: Any,
+    objective: Any,
+    optimizer: Any,
+    schedule: Any,
+    mesh: jax.sharding.Mesh,
+    clip: float | None,
+    layout: Layout,
+    partitioner: Any,
 ) -> TrainStep:
     """The compiled step: one for all seeds, and for all checkpoints of a race that are fine-tuned alike."""
-    return make_train_step(model, objective, optimizer, schedule, mesh, clip_global_norm=clip)
+    how: Any = {"layout": layout, "partitioner": partitioner}
+    return make_train_step(model, objective, optimizer, schedule, mesh, clip_global_norm=clip, **how)
 
 
 def _created(job: Job, seed: int) -> TrainState:
     """The state to start from: a random head on what was pretrained; or all of it random."""
-    create = _creation(job.fitting.model, job.optimizer, job.schedule, job.mesh)
+    create = _creation(job.fitting.model, job.optimizer, job.schedule, job.mesh, job.config.mesh.layout())
     # What was read lies on one device, and a mesh may have several.
     everywhere = partitioning.replicated(job.mesh)
     return create(*jax.device_put((jax.random.key(seed), job.start.params), everywhere))
@@ -459,12 +471,13 @@ def _created(job: Job, seed: int) -> TrainState:
 
 @functools.lru_cache(maxsize=4)
 def _creation(
-    model: Any, optimizer: Any, schedule: Any, mesh: jax.sharding.Mesh
+    model: Any, optimizer: Any, schedule: Any, mesh: jax.sharding.Mesh, layout: Layout
 ) -> Callable[[Any, Any], TrainState]:
     """(key, pretrained parameters or None) -> a state in arrays of its own: the step gives their memory away. One
     program, from which the compiler drops the draws that pretrained parameters replace."""
     transformation = optimizer.build(schedule, model.logical_axes())
-    placed = jax.tree.map(lambda leaf: leaf.sharding, state.abstract(model, optimizer, schedule, mesh))
+    wanted = state.abstract(model, optimizer, schedule, mesh, layout)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, wanted)
 
     def create(key: Any, pretrained: Any) -> TrainState:
         if pretrained is None:

@@ -106,6 +106,8 @@ def train(
                 if directory.writes:
                     store.sweep(record)
                     directory.say(first_screen(run, setup, directory))
+                    if setup.mesh.size > 1:
+                        directory.say(setup.parameters)
             for change in [*changes, *setup.changed]:
                 directory.say(f"changed    {change}")
             loop = _Loop(run, directory, setup, store, interrupts, ledger, trace)
@@ -230,7 +232,8 @@ class _Loop:
     def _compile(self) -> Any:
         """The train step for this very state and batch, ahead of their existence."""
         run, stage, mesh = self.stage.run, self.stage, self.setup.mesh
-        wanted = states.abstract(run.model, run.optimizer, run.schedule.over(run.steps), mesh)
+        schedule, layout = run.schedule.over(run.steps), run.mesh.layout()
+        wanted = states.abstract(run.model, run.optimizer, schedule, mesh, layout)
         batch = partitioning.abstract_batch(stage.batches.features, run.batch_size, mesh)
         return stage.train_step.lower(wanted, batch).compile()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from t5x_like.models.sharding import Rules
-from t5x_like.training.partitioning import RULES, shardings
+from t5x_like.training.layout import DEFAULT, Layout, shardings
 
 NO_DECAY = ("embed", "bias", "norm", "scale")
 """Weight decay is for matrices that multiply activations; these words in a path mark the rest."""
@@ -46,12 +46,12 @@ class Row:
     bytes_per_device: int
 
 
-def rows(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, rules: Rules = RULES) -> list[Row]:
+def rows(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, layout: Layout = DEFAULT) -> list[Row]:
     """One `Row` a parameter, in tree order. `axes` and `shapes` are a model's `logical_axes()` and
     `abstract_params()`; real arrays do as well."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     names = treedef.flatten_up_to(axes)
-    placed = treedef.flatten_up_to(shardings(axes, shapes, mesh, rules))
+    placed = treedef.flatten_up_to(shardings(layout.place(axes, shapes, mesh), shapes, mesh, layout.rules))
     return [
         Row(
             path=path_of(keys),
@@ -65,11 +65,11 @@ def rows(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, rules: Rules = RULES) 
     ]
 
 
-def table(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, rules: Rules = RULES) -> str:
-    """The rows as aligned text, with a last line of totals."""
-    found = rows(axes, shapes, mesh, rules)
+def table(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, layout: Layout = DEFAULT) -> str:
+    """The rows as aligned text, layers that are alike in one, with a last line of totals."""
+    found = rows(axes, shapes, mesh, layout)
     cells = [("parameter", "shape", "axes", "partition", "bytes/device")]
-    for row in found:
+    for row in _alike_joined(found):
         shape = " x ".join(map(str, row.shape))
         names = ", ".join(n or "-" for n in row.axes)
         partition = ", ".join(
@@ -84,3 +84,22 @@ def table(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, rules: Rules = RULES)
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4].rjust(15)])
         for row in cells
     )
+
+
+_LAYER = re.compile(r"(?<![^/])layers_(\d+)(?![^/])")
+
+
+def _alike_joined(found: Sequence[Row]) -> list[Row]:
+    """Rows that differ in the number of their layer alone become one, `layers_0..11`, with all their bytes."""
+    groups: dict[Row, list[Row]] = {}
+    for row in found:
+        groups.setdefault(dataclasses.replace(row, path=_LAYER.sub("layers_*", row.path)), []).append(row)
+    joined = []
+    for common, members in groups.items():
+        numbers = [int(m[1]) for row in members if (m := _LAYER.search(row.path))]
+        path = members[0].path
+        if len(members) > 1:
+            path = common.path.replace("layers_*", f"layers_{min(numbers)}..{max(numbers)}")
+        size = sum(row.bytes_per_device for row in members)
+        joined.append(dataclasses.replace(common, path=path, bytes_per_device=size))
+    return joined

@@ -5,7 +5,11 @@ speak of mesh axes:
 
 - `data`: every device holds all parameters and works on its own rows of the batch;
 - `fsdp`: rows of the batch too, but each device keeps a slice of the parameters (Rajbhandari et al. 2020, ZeRO-3);
+- `sequence`: between the layers' products each device holds a stretch of every row (Korthikanti et al. 2022, over an
+  axis of its own), and attention gathers keys and values;
 - `tensor`: heads, feed-forward units and vocabulary are split inside each layer (Shoeybi et al. 2019, Megatron).
+
+An axis that some later model needs (stage, expert) is one more field of `Mesh` and a rule.
 """
 
 from __future__ import annotations
@@ -14,93 +18,174 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from t5x_like.data.example import Feature
 from t5x_like.errors import UserError
-from t5x_like.models.sharding import Rules, partition_spec
+from t5x_like.training import layout as layouts
+from t5x_like.training.layout import AXES, BATCH_AXES, DEFAULT, Layout
 
-AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
-
-RULES: Rules = (
-    ("batch", BATCH_AXES),
-    ("vocab", "tensor"),
-    ("heads", "tensor"),
-    ("mlp", "tensor"),
-    ("embed", "fsdp"),
-)
-"""Names without a rule (`layers`, `length`, `relpos_buckets`) stay whole. In an activation `batch` comes first and
-takes `fsdp`, so that its `embed` stays whole too."""
+Shape = tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """The shape of the device mesh; one axis may be -1, which takes the devices that the others leave.
+    """The shape of the device mesh, and how a run lies on it; one axis may be -1: the devices that the others leave.
+
+    One line sets it: --set=mesh=data=-1,fsdp=2,tensor=2 (what is not named takes its default), or one field alone:
+    --set=mesh.fsdp=2.
 
     Attributes:
       data: copies of the model, each with its own rows of the batch.
       fsdp: devices over which parameters, optimizer state and rows of the batch are split.
+      sequence: devices over which the length of activations is split.
       tensor: devices over which heads, feed-forward units and the vocabulary are split.
+      slices: groups of devices with fast links inside and slow ones between; `data` alone runs across them. None: as
+        many as the TPU has.
+      partitioner: "jit" names the shardings and leaves it to the compiler to split the step; "pmap" runs the step of
+        one device on each and sums gradients by hand: data parallelism only.
+      rules: logical name -> mesh axes, joined by +, or - for none: {"embed": "fsdp+tensor"}. Before `RULES`.
+      overrides: pattern of parameter paths (* fits anything) -> mesh axes of each dimension, as the table of
+        parameters shows them: {"*/mlp/wo/kernel": "fsdp, tensor"}.
     """
 
     data: int = -1
     fsdp: int = 1
+    sequence: int = 1
     tensor: int = 1
+    slices: int | None = None
+    partitioner: Literal["jit", "pmap"] = "jit"
+    rules: dict[str, str] = dataclasses.field(default_factory=dict)
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in AXES:
-            size = getattr(self, name)
+        for name, size in zip(AXES, self._sizes):
             if size < 1 and size != -1:
                 raise UserError(
                     f"mesh.{name} is {size}; it must be at least 1, or -1 for the devices left over",
                     where=f"mesh.{name}",
                 )
-        if [self.data, self.fsdp, self.tensor].count(-1) > 1:
+        if self._sizes.count(-1) > 1:
             raise UserError("only one axis of the mesh can take the devices left over (-1)", where="mesh")
+        if self.slices is not None and self.slices < 1:
+            raise UserError(
+                f"mesh.slices is {self.slices}; it must be at least 1, or none", where="mesh.slices"
+            )
+        if self.partitioner == "pmap" and self._sizes[1:] != (1, 1, 1):
+            raise UserError(
+                f"pmap has data parallelism only, and no {self._text(self._sizes)}",
+                where="mesh.partitioner",
+                help="mesh.partitioner=jit, or fsdp=1, sequence=1 and tensor=1",
+            )
+        self.layout()
 
-    def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-        """The mesh over `devices` (all of them by default), axes named `data`, `fsdp`, `tensor`.
+    @property
+    def _sizes(self) -> Shape:
+        return self.data, self.fsdp, self.sequence, self.tensor
+
+    def layout(self) -> Layout:
+        """The rules and overrides, read.
 
         Raises:
-          UserError: the shape does not fit the number of devices; names the nearest that does.
+          UserError: a name or a mesh axis that does not exist, with the nearest.
+        """
+        return layouts.read(self.rules, self.overrides)
+
+    def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+        """The mesh over `devices` (all of them by default), with axes named by `AXES`.
+
+        Raises:
+          UserError: the shape does not fit the number of devices or slices; names the nearest that does.
         """
         devices = list(jax.devices() if devices is None else devices)
-        shape = self.shape(len(devices))
-        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
-
-    def shape(self, num_devices: int) -> tuple[int, int, int]:
-        """(data, fsdp, tensor) for this many devices, or the `UserError` of `build`."""
-        sizes = (self.data, self.fsdp, self.tensor)
-        known = math.prod(s for s in sizes if s != -1)
-        fits = num_devices % known == 0 if -1 in sizes else num_devices == known
-        if not fits:
-            wanted = ", ".join(f"{a}={s}" for a, s in zip(AXES, sizes))
-            near = ", ".join(f"{a}={s}" for a, s in zip(AXES, self._nearest(num_devices)))
+        groups = _slices(devices, self.slices)
+        data, *inner = self.shape(len(devices), len(groups))
+        shape = (data // len(groups), *inner)
+        try:
+            blocks = [
+                mesh_utils.create_device_mesh(shape, group, allow_split_physical_axes=True)
+                for group in groups
+            ]
+        except (NotImplementedError, ValueError, AssertionError) as e:
             raise UserError(
-                f"a mesh of {wanted} does not fit {num_devices} device{'s' * (num_devices != 1)}",
+                f"the chips of this topology cannot be laid out as {self._text((data, *inner))}: {e}",
                 where="mesh",
-                help=f"the nearest that does: {near}",
-            )
-        data, fsdp, tensor = (num_devices // known if s == -1 else s for s in sizes)
-        return data, fsdp, tensor
+                help="axes whose sizes are products of the topology's sides can",
+            ) from None
+        return jax.sharding.Mesh(
+            np.concatenate(blocks, axis=0), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+        )
 
-    def _nearest(self, num_devices: int) -> tuple[int, int, int]:
+    def shape(self, num_devices: int, slices: int = 1) -> Shape:
+        """The size of each axis for so many devices in so many slices, or the `UserError` of `build`."""
+        known = math.prod(s for s in self._sizes if s != -1)
+        fits = num_devices % known == 0 if -1 in self._sizes else num_devices == known
+        found = tuple(num_devices // known if s == -1 else s for s in self._sizes)
+        if fits and found[0] % slices == 0:
+            return found  # type: ignore[return-value]
+        near = self._text(self._nearest(num_devices, slices))
+        groups = f" in {slices} slices, which data alone runs across" if slices > 1 else ""
+        raise UserError(
+            f"a mesh of {self._text(self._sizes)} does not fit {num_devices} "
+            f"device{'s' * (num_devices != 1)}{groups}",
+            where="mesh",
+            help=f"the nearest that does: {near}",
+        )
+
+    def _text(self, shape: Sequence[int]) -> str:
+        """Without the axes of size 1 that nobody has asked for."""
+        shown = [
+            f"{name}={size}"
+            for name, size, wanted in zip(AXES, shape, self._sizes)
+            if size != 1 or wanted != 1 or name != "sequence"
+        ]
+        return ", ".join(shown)
+
+    def _nearest(self, num_devices: int, slices: int) -> Shape:
         """The shape of exactly `num_devices` that changes the wanted sizes by the smallest factors."""
         divisors = [d for d in range(1, num_devices + 1) if num_devices % d == 0]
         shapes = [
-            (num_devices // (f * t), f, t) for f in divisors for t in divisors if num_devices % (f * t) == 0
+            (num_devices // (f * s * t), f, s, t)
+            for f, s, t in itertools.product(divisors, repeat=3)
+            if num_devices % (f * s * t) == 0 and (num_devices // (f * s * t)) % slices == 0
         ]
-        wanted = (self.data, self.fsdp, self.tensor)
 
-        def distance(shape: tuple[int, int, int]) -> float:
-            return sum(abs(math.log(s / w)) for s, w in zip(shape, wanted) if w != -1)
+        def distance(shape: Shape) -> float:
+            return sum(abs(math.log(s / w)) for s, w in zip(shape, self._sizes) if w != -1)
 
         return min(shapes, key=distance)
+
+
+def _slices(devices: list[Any], wanted: int | None) -> list[list[Any]]:
+    """The devices of each slice. Where the hardware does not tell (CPU, GPU), `wanted` equal groups of them, those of
+    one process together."""
+    told: dict[int, list[Any]] = {}
+    for device in devices:
+        told.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+    if len(told) > 1 or (devices[0].platform == "tpu" and wanted is not None):
+        if wanted not in (None, len(told)):
+            raise UserError(
+                f"mesh.slices is {wanted}, and the devices lie in {len(told)}",
+                where="mesh.slices",
+                help=f"mesh.slices={len(told)}, or none",
+            )
+        return [told[number] for number in sorted(told)]
+    count = wanted or 1
+    if len(devices) % count:
+        fitting = max(n for n in range(1, count) if len(devices) % n == 0)
+        raise UserError(
+            f"{len(devices)} devices do not divide into {count} slices",
+            where="mesh.slices",
+            help=f"mesh.slices={fitting}",
+        )
+    ordered = sorted(devices, key=lambda d: (d.process_index, d.id)) if count > 1 else devices
+    size = len(devices) // count
+    return [ordered[i * size : (i + 1) * size] for i in range(count)]
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -116,23 +201,6 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
     """The number of pieces into which the rows of a batch fall."""
     return math.prod(mesh.shape[a] for a in BATCH_AXES)
-
-
-def shardings(axes: Any, shapes: Any, mesh: jax.sharding.Mesh, rules: Rules = RULES) -> Any:
-    """A `NamedSharding` for every leaf.
-
-    Args:
-      axes: tree of tuples of logical names, one name (or None) a dimension.
-      shapes: tree of the same structure whose leaves have `.shape` (arrays or `ShapeDtypeStruct`).
-      mesh: from `Mesh.build`.
-      rules: logical name -> mesh axes.
-
-    A dimension that its mesh axes do not divide stays whole: it is right, only larger, and `parameters.table`
-    shows it. Tables of the vocabulary come padded to a multiple of 128, so this touches small arrays only.
-    """
-    return jax.tree.map(
-        lambda leaf, names: NamedSharding(mesh, partition_spec(names, leaf.shape, mesh, rules)), shapes, axes
-    )
 
 
 def abstract_batch(
@@ -159,6 +227,44 @@ def check_batch(batch_size: int, microbatches: int, mesh: jax.sharding.Mesh) -> 
             where="batch_size",
             help="the nearest that does: batch_size=" + (f"{below} or {above}" if below else f"{above}"),
         )
+
+
+def check_vocabulary(rows: int, mesh: jax.sharding.Mesh, layout: Layout = DEFAULT) -> None:
+    """Raises `UserError`, with the nearest sizes that work, where a table of so many rows does not divide over the
+    mesh. Padding it is not ours to do: rows of no token take part in the softmax, and change the loss."""
+    axes = next(axes for name, axes in layout.rules if name == "vocab")
+    parts = layouts.parts(axes, mesh)
+    if rows % parts:
+        below, above = rows // parts * parts, (rows // parts + 1) * parts
+        raise UserError(
+            f"a vocabulary of {rows} rows does not divide over {parts} devices "
+            f"({' * '.join('mesh.' + axis for axis in layouts.flat(axes))})",
+            where="model.vocab_size",
+            help=f"the nearest that does: model.vocab_size={above} (rows that no id uses are trained down)"
+            + (f"; or a tokenizer of {below}" if below else ""),
+        )
+
+
+def check_lengths(features: Mapping[str, Feature], mesh: jax.sharding.Mesh) -> list[str]:
+    """The features whose length the sequence axis does not divide: they are right, and stay whole.
+
+    Raises:
+      UserError: that is so for all of them.
+    """
+    parts = mesh.shape["sequence"]
+    lengths = {n: f.shape[0] for n, f in features.items() if n.endswith("_tokens") and f.shape}
+    uneven = {name: length for name, length in lengths.items() if length % parts}
+    if lengths and len(uneven) == len(lengths):
+        longest = max(lengths.values())
+        raise UserError(
+            f"no length of the inputs divides over mesh.sequence={parts}: "
+            + ", ".join(f"{name} {length}" for name, length in lengths.items()),
+            where="mesh.sequence",
+            help=f"lengths that do: {longest // parts * parts} or {(longest // parts + 1) * parts}"
+            if longest >= parts
+            else f"mesh.sequence={longest} at most",
+        )
+    return [f"{name} {length}" for name, length in uneven.items()]
 
 
 def host_rows(batch_size: int, mesh: jax.sharding.Mesh) -> slice:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import jax
 
 from t5x_like.errors import Exit, UserError
-from t5x_like.training import partitioning
 from t5x_like.training.checkpoints import Record, Store
+from t5x_like.training.layout import shardings
 from t5x_like.training.run import Run, read_run
 from t5x_like.training.run_dir import RunDir
 
@@ -30,7 +30,9 @@ def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh 
     abstract = run.model.abstract_params()
     placed: Any = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), abstract)
     if mesh is not None:
-        placed = partitioning.shardings(run.model.logical_axes(), abstract, mesh)
+        layout = run.mesh.layout()
+        axes = layout.place(run.model.logical_axes(), abstract, mesh)
+        placed = shardings(axes, abstract, mesh, layout.rules)
     return store.restore_params(
         record,
         jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed),

@@ -2,6 +2,7 @@
 
 config.json    the resolved configuration; a run starts again from it alone
 config.txt     its values that are not defaults, for people
+parameters.txt every parameter: shape, logical axes, partition over the mesh, bytes on a device
 command.txt    every command that worked on the run, with its time (UTC)
 env.json       versions, devices, mesh and commit of the latest command
 log.txt        what was printed, with its time (UTC); stacks of a process that got no further
@@ -53,6 +54,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.log_file = self.path / ("log.txt" if writes else f"log.{jax.process_index()}.txt")
         self.tensorboard = self.path / "tb"
+        self.parameters = self.path / "parameters.txt"
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.path / "tokenizer"
 

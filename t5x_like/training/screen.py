@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import textwrap
 
+from jax.sharding import Mesh
+
 from t5x_like.data.batches import Batches
 from t5x_like.training.meter import token_features, token_slots
+from t5x_like.training.partitioning import check_lengths
 from t5x_like.training.progress import quantity
 from t5x_like.training.run import Run
 from t5x_like.training.run_dir import RunDir
@@ -38,7 +41,7 @@ def first_screen(run: Run, setup: Setup, directory: RunDir) -> str:
             f"{quantity(sum(tokens.values()))} tokens, fingerprint {first.batches.fingerprint[:12]}, {sources}",
         ),
         ("batch", _batch(first)),
-        ("mesh", f"{axes}; {mesh.devices.size} x {', '.join(sorted(kinds))}"),
+        ("mesh", f"{axes}; {mesh.devices.size} x {', '.join(sorted(kinds))}{_lying(run, first, mesh)}"),
         ("optimizer", f"{_call(run.optimizer)}, {_call(run.schedule)}"),
         ("steps", f"{run.steps:,} = {epochs:.3g} epochs, {quantity(first.flops)} model FLOPs each"),
     ]
@@ -52,6 +55,17 @@ def first_screen(run: Run, setup: Setup, directory: RunDir) -> str:
     return "\n".join(
         f"{label:<10} {textwrap.shorten(text, WIDTH - 11, placeholder=' ...')}" for label, text in lines
     )
+
+
+def _lying(run: Run, stage: Stage, mesh: Mesh) -> str:
+    """How the run lies on its mesh, apart from the sizes of the axes."""
+    processes = len({device.process_index for device in mesh.devices.flat})
+    told = [f"{processes} processes"] if processes > 1 else []
+    told += [f"{run.mesh.slices} slices"] if (run.mesh.slices or 1) > 1 else []
+    told += [run.mesh.partitioner] if run.mesh.partitioner != "jit" else []
+    whole = check_lengths(stage.batches.features, mesh)
+    told += [f"{', '.join(whole)} whole along sequence"] if whole else []
+    return "".join(f"; {text}" for text in [*told, "parameters.txt"])
 
 
 def _batch(stage: Stage) -> str:

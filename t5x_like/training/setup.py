@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -10,11 +11,11 @@ from t5x_like.data import changes
 from t5x_like.data.batches import Batches, Skips
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
-from t5x_like.training import partitioning, start
+from t5x_like.training import parameters, partitioning, start
 from t5x_like.training.checkpoints import Record
 from t5x_like.training.meter import step_flops
 from t5x_like.training.run import Run, describe, located, to_json
-from t5x_like.training.run_dir import RunDir
+from t5x_like.training.run_dir import RunDir, write_atomically
 from t5x_like.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
 
 
@@ -46,11 +47,13 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """All stages of a run, in order, the step that it starts or resumes from, and what changed in the data since."""
+    """All stages of a run, in order, the step that it starts or resumes from, the table of its parameters, and what
+    changed in the data since."""
 
     mesh: jax.sharding.Mesh
     stages: tuple[Stage, ...]
     start: int
+    parameters: str
     changed: tuple[str, ...] = ()
 
     @property
@@ -72,6 +75,7 @@ def set_up(
     mesh = run.mesh.build()
     stages = tuple(_stage(run, number, mesh, skips, *span) for number, span in enumerate(run.stages()))
     batches = stages[0].batches
+    table = parameters.table(run.model.logical_axes(), run.model.abstract_params(), mesh, run.mesh.layout())
     changed = []
     if record is not None:
         changed = start.check_data(record, batches, directory, allow=allow_data_change)
@@ -82,21 +86,28 @@ def set_up(
         directory.write_data(changes.describe(batches))
         if directory.writes:
             batches.tokenizer.save(directory.tokenizer)
+            write_atomically(directory.parameters, table + "\n")
     except OSError as e:
         raise UserError(
             f"the run directory cannot be written: {e}", where=str(directory.path), code=Exit.CANNOT_WRITE
         ) from None
     reach("run.described")
-    return Setup(mesh=mesh, stages=stages, start=record.step if record else 0, changed=tuple(changed))
+    start_step = record.step if record else 0
+    return Setup(
+        mesh=mesh, stages=stages, start=start_step, parameters=table, changed=tuple(changed)
+    )
 
 
 def _stage(
     run: Run, number: int, mesh: jax.sharding.Mesh, skips: Skips, begins: int, ends: int, now: Run
 ) -> Stage:
+    how: Any = {"layout": run.mesh.layout(), "partitioner": run.mesh.partitioner}
     with located(f"phases.{number - 1}." if number else ""):
         partitioning.check_batch(now.batch_size, now.microbatches, mesh)
+        partitioning.check_vocabulary(now.model.vocab_size, mesh, run.mesh.layout())
         batches = Batches(now.data, now.objective, now.batch_size, now.seed, skips=skips)
         now.objective.check(now.model, batches.vocabulary)
+        partitioning.check_lengths(batches.features, mesh)
         validation = None
         if now.evaluation.every:
             validation = Batches(now.data, now.objective, now.batch_size, now.seed, split="validation")
@@ -109,7 +120,7 @@ def _stage(
         validation=validation,
         train_step=make_train_step(
             now.model, now.objective, now.optimizer, now.schedule.over(run.steps), mesh,
-            microbatches=now.microbatches, seed=now.seed, clip_global_norm=now.clip_global_norm,
+            microbatches=now.microbatches, seed=now.seed, clip_global_norm=now.clip_global_norm, **how,
         ),
-        eval_step=make_eval_step(now.model, now.objective, mesh),
+        eval_step=make_eval_step(now.model, now.objective, mesh, **how),
     )  # fmt: skip

@@ -108,10 +108,10 @@ def begin(
     """
     schedule = run.schedule.over(run.steps)
     if record is not None:
-        wanted = state.abstract(run.model, run.optimizer, schedule, mesh)
+        wanted = state.abstract(run.model, run.optimizer, schedule, mesh, run.mesh.layout())
         age = duration(max(0.0, time.time() - record.saved))
         return store.restore(record, wanted), [f"resuming step {record.step} of {run.steps}, saved {age} ago"]
-    fresh = state.create(run.model, run.optimizer, schedule, mesh, run.seed)
+    fresh = state.create(run.model, run.optimizer, schedule, mesh, run.seed, run.mesh.layout())
     if run.init_from is None:
         return fresh, ["new run"]
     params, report = warm_start(run, fresh.params, run.init_from, tokenizer)

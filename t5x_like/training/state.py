@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32
 
-from t5x_like.models.sharding import Rules
-from t5x_like.training import distributed, partitioning
+from t5x_like.training import distributed
+from t5x_like.training.layout import DEFAULT, Layout, shardings
 from t5x_like.training.optimizers import Optimizer
-from t5x_like.training.partitioning import RULES
 from t5x_like.training.schedules import Schedule
 
 
@@ -57,10 +56,10 @@ def create(
     schedule: Schedule,
     mesh: jax.sharding.Mesh,
     seed: int,
-    rules: Rules = RULES,
+    layout: Layout = DEFAULT,
 ) -> TrainState:
     """A fresh state. No device ever holds more than its own shards; the numbers do not depend on the mesh."""
-    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, optimizer, schedule, mesh, rules))
+    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, optimizer, schedule, mesh, layout))
     init = _init(model, optimizer, schedule)
     # As NumPy the key is of no device: every process of several gives it to its own.
     bits = np.asarray(jax.random.key_data(jax.random.key(seed)))
@@ -70,21 +69,22 @@ def create(
 
 
 def abstract(
-    model: Model, optimizer: Optimizer, schedule: Schedule, mesh: jax.sharding.Mesh, rules: Rules = RULES
+    model: Model, optimizer: Optimizer, schedule: Schedule, mesh: jax.sharding.Mesh, layout: Layout = DEFAULT
 ) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s with their shardings: for restoring, and for compiling ahead."""
-    axes = model.logical_axes()
+    params = model.abstract_params()
+    axes = layout.place(model.logical_axes(), params, mesh)
     shapes = jax.eval_shape(_init(model, optimizer, schedule), jax.random.key(0))
     names = TrainState(
         step=(),  # type: ignore[arg-type]
         params=axes,
-        opt_state=optimizer.state_axes(axes, model.abstract_params()),
+        opt_state=optimizer.state_axes(axes, params),
         skipped=(),  # type: ignore[arg-type]
     )
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        partitioning.shardings(names, shapes, mesh, rules),
+        shardings(names, shapes, mesh, layout.rules),
     )
 
 

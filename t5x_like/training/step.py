@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from t5x_like.models.sharding import Rules, logical_rules
 from t5x_like.objectives.base import Losses, Objective
+from t5x_like.training import partitioners
 from t5x_like.training import state as states
+from t5x_like.training.layout import DEFAULT, Layout
 from t5x_like.training.optimizers import Optimizer
-from t5x_like.training.partitioning import BATCH_AXES, RULES, batch_sharding, replicated
+from t5x_like.training.partitioning import replicated
 from t5x_like.training.schedules import Schedule
 from t5x_like.training.state import Model, TrainState
 
@@ -49,7 +49,8 @@ def make_train_step(
     microbatches: int = 1,
     seed: int = 0,
     clip_global_norm: float | None = None,
-    rules: Rules = RULES,
+    layout: Layout = DEFAULT,
+    partitioner: partitioners.Kind = "jit",
 ) -> TrainStep:
     """A jitted `(state, batch) -> (state, sums)`; it donates the state and can be lowered ahead of time.
 
@@ -64,7 +65,8 @@ def make_train_step(
       microbatches: parts of the batch that are worked on one after the other; memory for time.
       seed: of dropout: the masks of a step are a function of (seed, step, microbatch).
       clip_global_norm: gradients are scaled down to this norm (Pascanu et al. 2013); None clips nothing.
-      rules: logical axis names -> mesh axes.
+      layout: logical axis names -> mesh axes.
+      partitioner: how the step is split over the mesh; losses and updates are the same.
 
     Returns:
       The step. Its sums hold those of `objective.loss`, and with weight 1 a step `grad_norm` (of the mean loss,
@@ -73,9 +75,9 @@ def make_train_step(
     """
     transformation = optimizer.build(schedule, model.logical_axes())
     terms, (one, *several) = objective.terms, objective.terms
-    placed = jax.tree.map(
-        lambda leaf: leaf.sharding, states.abstract(model, optimizer, schedule, mesh, rules)
-    )
+    split = partitioners.make(partitioner, mesh, layout)
+    wanted = states.abstract(model, optimizer, schedule, mesh, layout)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, wanted)
 
     def gradients(params: Any, batch: DeviceBatch, key: Array, weights: Weights | None) -> tuple[Any, Losses]:
         """Gradient of the terms' sums over the rows of `batch`, laid out as the parameters are, and all sums.
@@ -88,12 +90,12 @@ def make_train_step(
             losses = objective.loss(model, params, batch, {"dropout": key})
             if not several:
                 return terms[one] * losses[one][0], losses
-            whole = weights or {name: losses[name][1] for name in terms}
+            whole = weights or split.total({name: losses[name][1] for name in terms})
             divided = [f * losses[n][0] / jax.lax.stop_gradient(whole[n]) for n, f in terms.items()]
             return jnp.sum(jnp.stack(divided)), losses
 
         grads, losses = jax.grad(total, has_aux=True)(params)
-        return jax.lax.with_sharding_constraint(grads, placed.params), losses
+        return split.lay_out(grads, placed.params), losses
 
     def accumulated(params: Any, batch: DeviceBatch, key: Array) -> tuple[Any, Losses]:
         if microbatches == 1:
@@ -102,14 +104,14 @@ def make_train_step(
         if several:
             # Weights depend on the batch alone: of this forward pass XLA keeps no more than their sums.
             losses = objective.loss(model, params, batch, None)
-            weights = {name: losses[name][1] for name in terms}
+            weights = split.total({name: losses[name][1] for name in terms})
 
         def add(sums: Any, item: tuple[Any, Array]) -> tuple[Any, None]:
             part, index = item
             found = gradients(params, part, jax.random.fold_in(key, index), weights)
             return jax.tree.map(jnp.add, sums, found), None
 
-        parts = {name: _split(rows, microbatches, mesh) for name, rows in batch.items()}
+        parts = {name: split.microbatches(rows, microbatches) for name, rows in batch.items()}
         first = jax.tree.map(lambda x: x[0], parts)
         zeros = jax.tree.map(
             lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradients, params, first, key, weights)
@@ -117,9 +119,9 @@ def make_train_step(
         return jax.lax.scan(add, zeros, (parts, jnp.arange(microbatches)))[0]
 
     def train_step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Losses]:
-        with logical_rules(mesh, rules):
+        with split.tracing():
             key = jax.random.fold_in(jax.random.key(seed), state.step)
-            grads, losses = accumulated(state.params, batch, key)
+            grads, losses = split.total(accumulated(state.params, batch, key))
         with jax.named_scope("optimizer"):
             loss = sum(losses[name][0] for name in terms)
             divisor = 1.0 if several else losses[one][1]
@@ -145,29 +147,23 @@ def make_train_step(
         skipped = state.skipped + (~finite).astype(jnp.int32)
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state, skipped=skipped), sums
 
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(placed, batch_sharding(mesh)),
-        out_shardings=(placed, replicated(mesh)),
-    )
+    return split.wrap(train_step, placed, (placed, replicated(mesh)), donate=[0])
 
 
 def make_eval_step(
-    model: Model, objective: Objective, mesh: jax.sharding.Mesh, *, rules: Rules = RULES
+    model: Model,
+    objective: Objective,
+    mesh: jax.sharding.Mesh,
+    *,
+    layout: Layout = DEFAULT,
+    partitioner: partitioners.Kind = "jit",
 ) -> EvalStep:
     """A jitted `(params, batch) -> sums` by teacher forcing, without dropout; nothing is donated."""
 
+    split = partitioners.make(partitioner, mesh, layout)
+
     def eval_step(params: Any, batch: DeviceBatch) -> Losses:
-        with logical_rules(mesh, rules):
-            return objective.loss(model, params, batch, None)
+        with split.tracing():
+            return split.total(objective.loss(model, params, batch, None))
 
-    return jax.jit(eval_step, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))
-
-
-def _split(
-    rows: Float[Array, "B ..."], parts: int, mesh: jax.sharding.Mesh
-) -> Float[Array, "parts B/parts ..."]:
-    """Part m takes the rows m, m + parts, ...: each device then splits the rows that it holds, and none move."""
-    split = rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:]).swapaxes(0, 1)
-    return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
+    return split.wrap(eval_step, None, replicated(mesh))

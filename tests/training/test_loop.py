@@ -76,6 +76,7 @@ def test_a_run_leaves_everything_behind(finished, data):
     assert names == {
         "config.json",
         "config.txt",
+        "parameters.txt",
         "command.txt",
         "env.json",
         "events.jsonl",

@@ -7,27 +7,28 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from t5x_like.errors import UserError
-from t5x_like.training import parameters, partitioning
+from t5x_like.training import layout, parameters, partitioning
 from t5x_like.training.partitioning import Mesh
 
 
 @pytest.mark.parametrize(
     ("mesh", "shape"),
     [
-        (Mesh(), (8, 1, 1)),
-        (Mesh(fsdp=2), (4, 2, 1)),
-        (Mesh(data=1, fsdp=-1, tensor=2), (1, 4, 2)),
-        (Mesh(data=2, fsdp=2, tensor=2), (2, 2, 2)),
+        (Mesh(), (8, 1, 1, 1)),
+        (Mesh(fsdp=2), (4, 2, 1, 1)),
+        (Mesh(data=1, fsdp=-1, tensor=2), (1, 4, 1, 2)),
+        (Mesh(data=2, fsdp=2, tensor=2), (2, 2, 1, 2)),
+        (Mesh(sequence=2, tensor=2), (2, 1, 2, 2)),
     ],
 )
 def test_shapes(mesh, shape):
     built = mesh.build()
-    assert built.devices.shape == shape and built.axis_names == ("data", "fsdp", "tensor")
+    assert built.devices.shape == shape and built.axis_names == ("data", "fsdp", "sequence", "tensor")
     assert all(kind == jax.sharding.AxisType.Auto for kind in built.axis_types)
 
 
 def test_one_device():
-    assert Mesh().build(jax.devices()[:1]).devices.shape == (1, 1, 1)
+    assert Mesh().build(jax.devices()[:1]).devices.shape == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ NAMES = {
 
 
 def test_shardings_follow_the_rules():
-    found = partitioning.shardings(NAMES, SHAPES, Mesh(data=2, fsdp=2, tensor=2).build())
+    found = layout.shardings(NAMES, SHAPES, Mesh(data=2, fsdp=2, tensor=2).build())
     assert {name: sharding.spec for name, sharding in found.items()} == {
         "kernel": P("fsdp", "tensor"),
         "stacked": P(None, "fsdp", "tensor"),

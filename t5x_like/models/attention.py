@@ -13,6 +13,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from t5x_like.errors import UserError
@@ -175,8 +176,11 @@ def _flash(query: Array, key: Array, value: Array, bias: Array | None, mask: Arr
         return kernel(query, key, value, added)
     # XLA cannot split a kernel by itself: each device runs it on its own rows and heads.
     mesh, rules = held
-    arrays = (query, key, value, added)
-    specs = tuple(
-        sharding.partition_spec(("batch", "heads", "length", None), x.shape, mesh, rules) for x in arrays
+    whole = sharding.partition_spec(("batch", "heads", None, None), query.shape, mesh, rules)
+    queries = sharding.partition_spec(("batch", "heads", "length", None), query.shape, mesh, rules)
+    if NamedSharding(mesh, queries).shard_shape(query.shape)[2] % 128:  # too short a stretch for the kernel
+        queries = whole
+    on_each = jax.shard_map(
+        kernel, mesh=mesh, in_specs=(queries, whole, whole, queries), out_specs=queries, check_vma=False
     )
-    return jax.shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+    return on_each(query, key, value, added)

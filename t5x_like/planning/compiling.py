@@ -131,8 +131,9 @@ def compile_step(stage: Stage, mesh: Any, store: Path | None = None) -> Program:
     step = make_train_step(
         run.model, run.objective, run.optimizer, schedule, mesh,
         microbatches=run.microbatches, seed=run.seed, clip_global_norm=run.clip_global_norm,
+        layout=run.mesh.layout(), partitioner=run.mesh.partitioner,
     )  # fmt: skip
-    wanted = state.abstract(run.model, run.optimizer, schedule, mesh)
+    wanted = state.abstract(run.model, run.optimizer, schedule, mesh, run.mesh.layout())
     lowered = step.lower(wanted, partitioning.abstract_batch(stage.features, run.batch_size, mesh))
     kept = store / f"{_key(lowered.as_text(), mesh, compiler)}.json.zst" if store else None
     if kept is not None and (found := _read(kept)):

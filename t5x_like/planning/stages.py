@@ -12,6 +12,7 @@ import jax
 from t5x_like.data.batches import batch_features
 from t5x_like.data.example import Feature, Vocabulary
 from t5x_like.training import partitioning, state
+from t5x_like.training.layout import Layout
 from t5x_like.training.meter import step_flops, token_slots
 from t5x_like.training.run import Run, located
 
@@ -63,7 +64,8 @@ def _features(run: Run) -> dict[str, Feature]:
 
 
 def check(run: Run, mesh: AnyMesh) -> None:
-    """Raises `UserError` where a batch of some stage does not divide over the mesh."""
+    """Raises `UserError` where a batch of some stage, or the vocabulary, does not divide over the mesh."""
+    partitioning.check_vocabulary(run.model.vocab_size, mesh, run.mesh.layout())  # type: ignore[arg-type]
     for number, (_, _, now) in enumerate(run.stages()):
         with located(f"phases.{number - 1}." if number else ""):
             partitioning.check_batch(now.batch_size, now.microbatches, mesh)  # type: ignore[arg-type]
@@ -71,12 +73,13 @@ def check(run: Run, mesh: AnyMesh) -> None:
 
 def state_bytes(run: Run, mesh: AnyMesh) -> dict[str, int]:
     """Bytes a device of the train state: {"parameters": ..., "optimizer": ...}."""
-    return dict(_state_bytes(run.model, run.optimizer, run.schedule.over(run.steps), mesh))
+    schedule, layout = run.schedule.over(run.steps), run.mesh.layout()
+    return dict(_state_bytes(run.model, run.optimizer, schedule, mesh, layout))
 
 
 @functools.lru_cache(maxsize=1024)
-def _state_bytes(model: Any, optimizer: Any, schedule: Any, mesh: AnyMesh) -> dict[str, int]:
-    placed = state.abstract(model, optimizer, schedule, mesh)  # type: ignore[arg-type]
+def _state_bytes(model: Any, optimizer: Any, schedule: Any, mesh: AnyMesh, layout: Layout) -> dict[str, int]:
+    placed = state.abstract(model, optimizer, schedule, mesh, layout)  # type: ignore[arg-type]
     return {"parameters": _shard_bytes(placed.params), "optimizer": _shard_bytes(placed.opt_state)}
 
 

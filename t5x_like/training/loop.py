@@ -384,8 +384,10 @@ class _Loop:
             with self.ledger.during("compile"):
                 batch = partitioning.abstract_batch(held_out.features, held_out.batch_size, mesh)
                 self.eval_step = distributed.compiled(self.stage.eval_step, state.params, batch)
+        eval_step = self.eval_step
+        assert eval_step is not None
         with self.ledger.during("evaluation"):
-            values = validate(self.eval_step, state.params, held_out, mesh, self.config.evaluation.batches)
+            values = validate(eval_step, state.params, held_out, mesh, self.config.evaluation.batches)
         self.eta.evaluated(time.perf_counter() - began)
         self._phase(None)
         self.validated = (step, values["loss"])

@@ -28,7 +28,7 @@ def restore_params(run_dir: str | Path, step: int | Literal["latest", "best"] = 
 def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh | None = None) -> Any:
     """The parameters of a checkpoint, laid out over a mesh; None: on the default device."""
     abstract = run.model.abstract_params()
-    placed: Any = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), abstract)
+    placed: Any = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), abstract)
     if mesh is not None:
         layout = run.mesh.layout()
         axes = layout.place(run.model.logical_axes(), abstract, mesh)

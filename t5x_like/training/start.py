@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from t5x_like import typed
 from t5x_like.data import changes
@@ -182,11 +183,14 @@ def warm_start(run: Run, params: Any, origin: str, tokenizer: str | None = None)
             help="take the model's configuration from where the weights come from",
             code=Exit.BAD_DATA,
         )
-    leaves = [
-        jax.device_put(given[path].astype(leaf.dtype), leaf.sharding) if path in fits else leaf
-        for path, leaf in wanted.items()
-    ]
+    leaves = [_spread(given[path], leaf) if path in fits else leaf for path, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(params), leaves), report
+
+
+def _spread(found: Any, leaf: jax.Array) -> jax.Array:
+    """`found` where and as `leaf` lies; each of several processes has read all of it, and takes its shards."""
+    host = np.asarray(found).astype(leaf.dtype)
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: host[index])
 
 
 def _check_family(model: Any, there: Any, origin: str) -> None:

@@ -166,10 +166,26 @@ def test_microbatches_do_not_change_the_update(microbatches, mesh, one_device, r
     assert sums["accuracy"] == wanted_sums["accuracy"]
 
 
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_pmap_takes_the_same_steps(microbatches, reference, one_device):
+    mesh = Mesh().build()
+    found, sums, last = train(mesh, Adafactor(), microbatches=microbatches, partitioner="pmap")
+    np.testing.assert_allclose(found, reference[0], rtol=1e-5)
+    np.testing.assert_allclose(sums["grad_norm"], reference[1]["grad_norm"], rtol=1e-5)
+    assert_close(last.params, reference[2].params, 1e-5)
+
+
 @pytest.mark.parametrize(
-    ("microbatches", "mesh"), [(1, None), (4, None), (1, MESHES[1]), (2, MESHES[1])], ids=str
-)
-def test_several_terms_are_each_divided_by_the_weight_of_the_whole_batch(microbatches, mesh, one_device):
+    ("microbatches", "mesh", "partitioner"),
+    [
+        (1, None, "jit"), (4, None, "jit"), (1, MESHES[1], "jit"), (2, MESHES[1], "jit"),
+        (1, Mesh(), "pmap"), (2, Mesh(), "pmap"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_several_terms_are_each_divided_by_the_weight_of_the_whole_batch(
+    microbatches, mesh, partitioner, one_device
+):
     (batch,) = batches(1)
     params = fresh(SGD).params
 
@@ -186,6 +202,7 @@ def test_several_terms_are_each_divided_by_the_weight_of_the_whole_batch(microba
         schedule=Constant(rate=1.0),
         feed=[batch],
         microbatches=microbatches,
+        partitioner=partitioner,
     )
     moved = jax.tree.map(lambda p, q: p - q, params, jax.device_get(last.params))
     assert_close(moved, grads, 2e-5)

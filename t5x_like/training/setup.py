@@ -92,10 +92,8 @@ def set_up(
             f"the run directory cannot be written: {e}", where=str(directory.path), code=Exit.CANNOT_WRITE
         ) from None
     reach("run.described")
-    start_step = record.step if record else 0
-    return Setup(
-        mesh=mesh, stages=stages, start=start_step, parameters=table, changed=tuple(changed)
-    )
+    begins = record.step if record else 0
+    return Setup(mesh=mesh, stages=stages, start=begins, parameters=table, changed=tuple(changed))
 
 
 def _stage(

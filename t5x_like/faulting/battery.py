@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from t5x_like.faulting import changes, damage, disks, kills, stops
+from t5x_like.faulting import changes, damage, disks, inputs, kills, stops
 from t5x_like.faulting.report import Outcome
 from t5x_like.faulting.trials import Bench
 
@@ -70,4 +70,5 @@ def battery(trials: int, processes: int) -> list[Fault]:
         Fault("F38", "slow storage", stops.slow_storage),
         Fault("F42", "crash loop", stops.crash_loop),
     ]
+    rows += [Fault(number, title, inject) for number, title, inject in inputs.ROWS]
     return sorted(rows + (several if processes > 1 else []), key=lambda fault: fault.number)

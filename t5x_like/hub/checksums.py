@@ -41,7 +41,7 @@ def check(path: Path) -> None:
         return
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", where=str(sums), code=Exit.CORRUPT) from None
-    known = dict(found.groups()[::-1] for line in lines if (found := _LINE.fullmatch(line)))
+    known = {found[2]: found[1] for line in lines if (found := _LINE.fullmatch(line))}
     if len(known) != len(lines):
         raise UserError("expected lines of sum and file name", where=str(sums), code=Exit.CORRUPT)
     if path.name in known and path.is_file() and _digest(path) != known[path.name]:

@@ -4,6 +4,8 @@
   python -m t5x_like.corpus --config=corpus/fineweb --input=pages/ --output=data/web --set=split=url
   python -m t5x_like.corpus --config=data/c4/recipe.json --input='more/*.wet.gz' --output=data/more \\
       --tokenizer=data/c4/tokens/tokenizer
+  python -m t5x_like.corpus --config=corpus/c4 --input='gs://bucket/*.wet.gz' --output=data/c4 --engine=beam \\
+      --beam_folder=gs://bucket/work --beam_options='--runner=DataflowRunner --project=P --region=R'
 
 Input: WARC, WET, HTML, and all that `prepare` reads; .gz and .zst; globs, folders, URLs (gs://..., s3://...). A
 recipe is a configuration (configs/corpus/) or a recipe.json. Killed at any moment, the same command continues; any
@@ -17,6 +19,7 @@ or parts of them, and with 65 if no document is left.
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, cast
 
 from absl import flags
@@ -64,6 +67,25 @@ _WORKERS = flags.DEFINE_integer("workers", 0, "processes; 0: one for each core",
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
 )
+_ENGINE = flags.DEFINE_enum(
+    "engine",
+    "local",
+    ["local", "beam"],
+    "several processes here, or an Apache Beam pipeline",
+    flag_values=FLAGS,
+)
+_BEAM_OPTIONS = flags.DEFINE_string(
+    "beam_options",
+    "",
+    "of the pipeline: --beam_options='--runner=DataflowRunner --project=...'",
+    flag_values=FLAGS,
+)
+_BEAM_FOLDER = flags.DEFINE_string(
+    "beam_folder",
+    "",
+    "folder that Beam's workers and this machine see, such as gs://bucket/folder",
+    flag_values=FLAGS,
+)
 _JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_values=FLAGS)
 
 
@@ -98,6 +120,9 @@ def main(argv: list[str]) -> int:
             tfds_data_dir=_TFDS_DATA_DIR.value,
             workers=_WORKERS.value,
             overwrite=_OVERWRITE.value,
+            engine=cast(Any, _ENGINE.value),
+            beam_options=tuple(shlex.split(_BEAM_OPTIONS.value)),
+            beam_folder=_BEAM_FOLDER.value,
         )
     )
     print(json.dumps(summary.as_json()) if _JSON.value else summary)

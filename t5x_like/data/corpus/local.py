@@ -7,9 +7,8 @@ who did it, so a run that was killed goes on with what is missing, and the resul
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from t5x_like.data.corpus import exchange
 from t5x_like.data.corpus.passes import Job, follow, label, say_again
@@ -118,9 +117,3 @@ class Local:
                 shutil.rmtree(path)
             elif path.suffix in (".documents", ".entries"):
                 path.unlink()
-
-    def tallies(self, units: int) -> Iterator[dict]:
-        """What was counted, pass by pass, in the order of units."""
-        for stage in range(len(self._stages)):
-            for unit in range(units):
-                yield json.loads(self._job.path(stage, unit, "json").read_bytes())

@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from t5x_like import typed
 from t5x_like.data.corpus import exchange
 from t5x_like.data.corpus.assembling import assemble, shards_of, tokens_of, versions, write_json
 from t5x_like.data.corpus.local import Local
-from t5x_like.data.corpus.passes import EXTRACT, Job
+from t5x_like.data.corpus.passes import EXTRACT, Job, tallies
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.corpus.summary import Summary
 from t5x_like.data.corpus.tally import Tally, total
@@ -49,6 +49,9 @@ class Arguments:
       overwrite: replace a corpus or an unfinished one that was made with other arguments.
       unit_bytes: size of a unit of work; by default from the size of the input.
       range_bytes: entries that a comparison holds in memory at once, for each worker.
+      engine: what takes the documents through the recipe; the corpus is the same.
+      beam_options: of the pipeline, for the Beam engine.
+      beam_folder: that Beam's workers and this machine see, where they are not this machine.
     """
 
     input: tuple[str, ...]
@@ -63,6 +66,9 @@ class Arguments:
     overwrite: bool = False
     unit_bytes: int | None = None
     range_bytes: int = exchange.RANGE_BYTES
+    engine: Literal["local", "beam"] = "local"
+    beam_options: tuple[str, ...] = ()
+    beam_folder: str = ""
 
 
 def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
@@ -103,13 +109,18 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
         start_or_continue(
             partial, plan, arguments.overwrite, lambda folder: any(folder.glob("passes/*/*.json"))
         )
-        with Pool(workers) as pool:
-            engine = Local(job, pool, progress, arguments.range_bytes)
-            units = engine.run(reading.units(files, arguments.read, unit_bytes))
+        work = reading.units(files, arguments.read, unit_bytes)
+        if arguments.engine == "beam":
+            from t5x_like.data.corpus.beam import Beam
+
+            units = Beam(job, arguments.beam_options, arguments.beam_folder, progress).run(work)
+        else:
+            with Pool(workers) as pool:
+                units = Local(job, pool, progress, arguments.range_bytes).run(work)
         tally = Tally()
         for problem in missing:
             tally.problem(problem)
-        tally.add(total(engine.tallies(units)).as_data())
+        tally.add(total(tallies(job, units)).as_data())
         if not tally.counts[f"{EXTRACT}/in/documents"]:
             shutil.rmtree(partial / "passes")  # nothing worth keeping for other arguments
             kinds = Counter({key.split()[0]: count for key, count in tally.problems.items()})
@@ -140,6 +151,8 @@ def _check(arguments: Arguments) -> None:
             where=arguments.output,
             help="make it locally, then copy the folder",
         )
+    if arguments.engine == "local" and (arguments.beam_options or arguments.beam_folder):
+        raise UserError("options of the Beam engine, and the engine is local", help="--engine=beam")
     if arguments.workers < 0:
         raise UserError("workers must be 0 (one for each core) or more", where="--workers")
     arguments.recipe.check()

@@ -272,3 +272,10 @@ def say_again(job: Job, stage: int, round: int, number: int) -> None:
             if code in verdicts:
                 entries.add(code, comparison.rounds[round].entries(code, document, verdicts[code]))
     entries.write(job.entries(stage, round, number))
+
+
+def tallies(job: Job, units: int) -> Iterator[dict[str, Any]]:
+    """What was counted, pass by pass, in the order of units."""
+    for stage in range(len(stages(job.recipe))):
+        for unit in range(units):
+            yield json.loads(job.path(stage, unit, "json").read_bytes())

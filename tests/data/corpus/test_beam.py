@@ -1,0 +1,126 @@
+"""A Beam pipeline makes the same corpus as the local engine, byte for byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import crawl
+import pytest
+
+from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
+from t5x_like.data.cleaning.pii import MaskPII
+from t5x_like.data.corpus.making import Arguments, make
+from t5x_like.data.corpus.recipe import Corpus
+from t5x_like.data.dedup.first import DuplicateLines, DuplicateTexts, DuplicateURLs
+from t5x_like.data.dedup.near import NearDuplicates
+from t5x_like.data.dedup.spans import DuplicateSpans
+from t5x_like.data.documents import Settings
+from t5x_like.errors import UserError
+
+pytest.importorskip("apache_beam")
+from t5x_like.data.corpus import beam
+
+C4 = Corpus(
+    name="small",
+    steps=(
+        MaxLength(),
+        DuplicateURLs(),
+        C4Clean(),
+        DuplicateLines(),
+        MinSentences(),
+        NearDuplicates(threshold=0.5),
+    ),
+    validation_fraction=0.2,
+)
+SPANS = Corpus(
+    name="spans",
+    steps=(DuplicateTexts(), DuplicateSpans(), NearDuplicates(threshold=None, keep="all"), MaskPII()),
+    validation_fraction=0.2,
+)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    """Some of the crawl's pages in two WET files, texts in a JSONL file with a bad line, a file that is cut off."""
+    folder = tmp_path_factory.mktemp("pages")
+    every = [page for page in crawl.pages() if page.kind != "too_long"][:200]
+    crawl.write(folder, every, files=2)
+    rows = [
+        {"text": f"{page.text}\nMail me@home.example if you {page.url}.", "url": page.url}
+        for page in every[:90]
+    ]
+    (folder / "texts.jsonl").write_text("\n".join(["{broken", *map(json.dumps, rows)]))
+    cut = sorted(folder.glob("*.gz"))[0].read_bytes()
+    (folder / "zz_cut.warc.wet.gz").write_bytes(cut[: len(cut) // 2])
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "throughput.json"
+    }
+
+
+def _arguments(pages: Path, output: Path, recipe: Corpus, **changes) -> Arguments:
+    return Arguments(
+        input=(f"{pages}/*",), output=str(output), recipe=recipe, workers=1, unit_bytes=60_000, **changes
+    )
+
+
+@pytest.mark.parametrize("recipe", [C4, SPANS, Corpus(name="none")], ids=lambda recipe: recipe.name)
+def test_the_same_corpus_as_the_local_engine(pages, tmp_path, recipe):
+    local = make(_arguments(pages, tmp_path / "local", recipe), quiet=True)
+    piped = make(_arguments(pages, tmp_path / "beam", recipe, engine="beam"), quiet=True)
+    found, expected = contents(tmp_path / "beam"), contents(tmp_path / "local")
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert len([name for name in found if ".array_record" in name]) > 3
+    assert piped.code == local.code and piped.documents > 20
+
+
+def test_workers_elsewhere_leave_their_files_where_they_are_fetched(pages, tmp_path):
+    only_texts = dataclasses.replace(
+        _arguments(pages, tmp_path / "local", C4), input=(f"{pages}/texts.jsonl",)
+    )
+    make(only_texts, quiet=True)
+    remote = dataclasses.replace(
+        only_texts, output=str(tmp_path / "beam"), engine="beam", beam_folder=f"file://{tmp_path}/shared"
+    )
+    make(remote, quiet=True)
+    assert contents(tmp_path / "beam") == contents(tmp_path / "local")
+    assert not list((tmp_path / "shared").iterdir())
+    with pytest.raises(UserError, match="cannot see a file of this machine"):
+        make(dataclasses.replace(remote, input=(f"{pages}/*",), output=str(tmp_path / "other")), quiet=True)
+
+
+def test_a_runner_elsewhere_needs_a_folder(pages, tmp_path):
+    with pytest.raises(UserError, match="the workers of FlinkRunner cannot see"):
+        make(
+            _arguments(pages, tmp_path / "out", C4, engine="beam", beam_options=("--runner=FlinkRunner",)),
+            quiet=True,
+        )
+
+
+def test_an_error_of_ours_inside_a_worker_is_told_as_it_is(pages, tmp_path):
+    asked = _arguments(pages, tmp_path / "out", C4, engine="beam", read=Settings(bad_input="fail"))
+    with pytest.raises(UserError) as error:
+        make(asked, quiet=True)
+    assert error.value.what.startswith("broken json") and "texts.jsonl:1 (byte 0)" in str(error.value)
+
+
+def test_a_pipeline_that_ended_is_not_run_again(pages, tmp_path, monkeypatch):
+    asked = _arguments(pages, tmp_path / "out", Corpus(name="none"), engine="beam")
+    ran = []
+    build = beam._build
+    monkeypatch.setattr(beam, "_build", lambda *given: ran.append(1) or build(*given))
+    monkeypatch.setattr("t5x_like.data.corpus.making.shards_of", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(asked, quiet=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(beam, "_build", lambda *given: ran.append(2))
+    make(asked, quiet=True)
+    assert ran == [1]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
@@ -86,6 +87,14 @@ def train_command(train: Sequence[str], python: str = "python3") -> list[str]:
                 help=f"... -- {flag}={example}, for example",
             )
     return [python, "-m", "t5x_like.train", *train]
+
+
+def write(path: Path, text: str) -> None:
+    """Raises `UserError` where the file cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"the file cannot be written: {e}", where=str(path), code=Exit.CANNOT_WRITE) from None
 
 
 def with_environment(variables: Mapping[str, str], command: Sequence[str]) -> list[str]:

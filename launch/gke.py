@@ -23,7 +23,7 @@ from absl import flags
 
 from launch import common, xla_flags
 from launch.common import HOPELESS, Shell
-from t5x_like.errors import Exit, UserError
+from t5x_like.errors import UserError
 from t5x_like.planning import topologies
 from t5x_like.planning.topologies import Topology
 
@@ -178,12 +178,7 @@ def main(train: list[str]) -> int:
     if _DRY_RUN.value:
         print(text)
     else:
-        try:
-            path.write_text(text + "\n", encoding="utf-8")
-        except OSError as e:
-            raise UserError(
-                f"cannot write the manifest: {e}", where=str(path), code=Exit.CANNOT_WRITE
-            ) from None
+        common.write(path, text + "\n")
     Shell(_DRY_RUN.value).must(["kubectl", "apply", "-f", str(path)])
     return 0
 

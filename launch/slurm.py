@@ -106,12 +106,7 @@ def main(train: list[str]) -> int:
     if _DRY_RUN.value:
         print(text)
     else:
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as e:
-            raise UserError(
-                f"cannot write the script: {e}", where=str(path), code=Exit.CANNOT_WRITE
-            ) from None
+        common.write(path, text)
     shell = Shell(_DRY_RUN.value)
     shell.must(["sbatch", str(path)])
     return 0

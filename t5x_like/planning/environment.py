@@ -52,7 +52,13 @@ def in_child(arguments: Sequence[str]) -> int:
         [sys.executable, "-m", "t5x_like.plan", *arguments],
         env={**os.environ, IN_CHILD: "1"}, stderr=subprocess.PIPE, text=True, errors="replace",
     )  # fmt: skip
-    _, said = child.communicate()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        _, said = child.communicate()
+    finally:  # nothing goes on compiling when this process is told to end
+        if child.poll() is None:
+            child.kill()
+            child.wait()
     if child.returncode >= 0:
         sys.stderr.write(said)
         return child.returncode

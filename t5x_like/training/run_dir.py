@@ -37,7 +37,9 @@ from t5x_like.errors import Exit, UserError
 from t5x_like.training import distributed
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
-_SWITCHES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "GLIBC_TUNABLES")
+_SWITCHES = (
+    "XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "GLIBC_TUNABLES",
+)  # fmt: skip
 """Environment variables worth recording; no others are, so that no secret ever lands in a run."""
 
 

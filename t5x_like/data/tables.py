@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from t5x_like.data import example_proto, text_dataset
+from t5x_like.data.compression import BOMB_FLOOR, BOMB_RATIO
 from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, plain, too_long
 from t5x_like.data.sources import SourceFile
 from t5x_like.errors import Exit, UserError, did_you_mean
@@ -65,7 +66,8 @@ def parquet_blocks(index: int, file: SourceFile, settings: Settings) -> Iterator
     pyarrow, parquet = _pyarrow(file)
     try:
         with file.open() as stream, parquet.ParquetFile(stream) as table:
-            groups, schema = table.num_row_groups, table.schema_arrow
+            schema = table.schema_arrow
+            sizes = [_sizes(table.metadata.row_group(i)) for i in range(table.num_row_groups)]
     except (pyarrow.ArrowException, OSError) as error:
         problem = Problem("damaged", file.name, 0, 0, "skipped", str(error))
         yield Block(index, consumed=file.size, problems=(problem,))
@@ -84,9 +86,22 @@ def parquet_blocks(index: int, file: SourceFile, settings: Settings) -> Iterator
             where=file.name,
             code=Exit.BAD_DATA,
         )
-    for group in range(groups):
-        size = file.size // groups
-        yield Block(index, rows=(group, group + 1), size=size, consumed=size)
+    for group, (stored, full) in enumerate(sizes):
+        size = file.size // len(sizes)
+        if full > BOMB_FLOOR and full > BOMB_RATIO * stored:
+            detail = f"row group {group + 1}: {full} bytes out of {stored}: more than {BOMB_RATIO} to 1"
+            problem = Problem("decompression_bomb", file.name, 0, 0, "skipped", detail)
+            yield Block(index, consumed=size, problems=(problem,))
+        else:
+            yield Block(index, rows=(group, group + 1), size=size, consumed=size)
+
+
+def _sizes(group: Any) -> tuple[int, int]:
+    """Bytes of a row group's largest column, as stored and as read; a group is decompressed page by page, and a page
+    may hold all of it."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    sizes = [(column.total_compressed_size, column.total_uncompressed_size) for column in columns]
+    return max(sizes, key=lambda pair: pair[1], default=(0, 0))
 
 
 def parquet_documents(block: Block, file: SourceFile, settings: Settings) -> Iterator[Document | Problem]:

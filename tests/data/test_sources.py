@@ -158,6 +158,24 @@ def test_parquet_with_bad_text_and_damage(folder):
     assert item.kind == "damaged"
 
 
+def test_a_parquet_bomb_is_never_opened(folder):
+    """S07."""
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    texts = ["good", "a" * (80 << 20)]
+    parquet.write_table(
+        pyarrow.table({"text": texts}),
+        folder / "x.parquet",
+        compression="zstd",
+        row_group_size=1,
+        use_dictionary=False,
+    )
+    assert (folder / "x.parquet").stat().st_size < 1 << 20
+    one, two = read(sources.find(["x.parquet"]), max_document_bytes=1 << 30)
+    assert one.text == "good" and two.kind == "decompression_bomb" and "row group 2" in two.detail
+
+
 def test_parquet_without_its_package_names_the_extra(folder, monkeypatch):
     (folder / "x.parquet").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -65,14 +65,23 @@ class Table:
 
     def measure(self, name: str, pages: int, size: int, work: Callable[[], Any]) -> Any:
         """Does `work`, which goes through `pages` pages of `size` bytes; returns what it returned."""
-        result, least = work(), float("inf")  # what is loaded at first is not counted
-        for _ in range(self._rounds):
-            begin = time.process_time()
-            work()
-            least = min(least, time.process_time() - begin)
-        self.figures[name] = {"pages_per_second": pages / least, "mb_per_second": size / least / 1e6}
-        print(f"{name:44}{pages / least:12,.0f}{size / least / 1e6:10,.1f}", flush=True)
-        return result
+        return self.compare(pages, size, {name: work})[0]
+
+    def compare(
+        self, pages: int, size: int, sides: dict[str, Callable[[], Any]], rounds: int = 1
+    ) -> list[Any]:
+        """The same for several, turn by turn, so that a busy machine is busy for all of them."""
+        results = [work() for work in sides.values()]  # what is loaded at first is not counted
+        least = dict.fromkeys(sides, float("inf"))
+        for _ in range(rounds * self._rounds):
+            for name, work in sides.items():
+                begin = time.process_time()
+                work()
+                least[name] = min(least[name], time.process_time() - begin)
+        for name, seconds in least.items():
+            self.figures[name] = {"pages_per_second": pages / seconds, "mb_per_second": size / seconds / 1e6}
+            print(f"{name:44}{pages / seconds:12,.0f}{size / seconds / 1e6:10,.1f}", flush=True)
+        return results
 
 
 def _bytes(documents: Sequence[Document]) -> int:
@@ -182,19 +191,17 @@ def tokens(table: Table, documents: Sequence[Document]) -> None:
     texts, size = [document.text for document in documents], _bytes(documents)
     sentencepiece: Any = tokenizer_training.Training(vocab_size=4000).train(texts)
     processor = sentencepiece._processor
-    pairs: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
-        (
-            "SentencePiece",
-            lambda: sentencepiece.encode_documents(texts),
-            lambda: processor.encode(texts, return_type="numpy", num_threads=1),
-        )
-    ]
     bpe: Any = byte_bpe.ByteBPETraining(vocab_size=4000).train(texts)
     library = bpe._tokenizer
-    pairs.append(("byte BPE", lambda: bpe.encode_documents(texts), lambda: library.encode_batch_fast(texts)))
-    for name, mine, theirs in pairs:
-        table.measure(f"tokens: {name}", len(documents), size, mine)
-        table.measure(f"tokens: {name}, the library alone", len(documents), size, theirs)
+    sides = {
+        "tokens: SentencePiece": lambda: sentencepiece.encode_documents(texts),
+        "  the library, lists": lambda: processor.encode(texts, num_threads=1),
+        "  the library, arrays": lambda: processor.encode(texts, return_type="numpy", num_threads=1),
+        "tokens: byte BPE": lambda: bpe.encode_documents(texts),
+        "  the library, encode_batch": lambda: [each.ids for each in library.encode_batch(texts)],
+        "  the library, encode_batch_fast": lambda: [each.ids for each in library.encode_batch_fast(texts)],
+    }
+    table.compare(len(documents), size, sides, rounds=3)
 
 
 def peers(documents: Sequence[Document], python: str, rounds: int) -> dict[str, Any]:

@@ -66,15 +66,18 @@ class SentenceRule:
         def table(test) -> Bool[np.ndarray, "V"]:
             return np.fromiter((bool(test(piece)) for piece in pieces), bool, len(pieces))
 
-        self._ends = table(_ENDS.search)
-        self._closes = table(_CLOSES.fullmatch)
-        self._opens = table(_OPENS.match if cased else (lambda piece: piece[:1] == " "))
-        self._breaks = table(lambda piece: "\n" in piece)
-        self._stop = table(lambda piece: piece == ".")
-        self._abbreviation = table(lambda piece: piece[:1].isspace() and _abbreviates(piece[1:]))
-        self._abbreviation_with_stop = table(
-            lambda piece: piece[:1].isspace() and piece[-1:] == "." and _abbreviates(piece[1:-1])
+        tables = (
+            table(_ENDS.search),
+            table(_CLOSES.fullmatch),
+            table(_OPENS.match if cased else (lambda piece: piece[:1] == " ")),
+            table(lambda piece: "\n" in piece),
+            table(lambda piece: piece == "."),
+            table(lambda piece: piece[:1].isspace() and _abbreviates(piece[1:])),
+            table(lambda piece: piece[:1].isspace() and piece[-1:] == "." and _abbreviates(piece[1:-1])),
         )
+        self._flags = np.zeros(len(pieces), np.uint8)  # one look-up for each token
+        for bit, column in enumerate(tables):
+            self._flags |= column.astype(np.uint8) << bit
 
     def starts(
         self, ids: Integer[np.ndarray, "T"], document_starts: Integer[np.ndarray, "D"]
@@ -82,13 +85,16 @@ class SentenceRule:
         """Positions in `ids` that begin a sentence, ascending; every document start below T is among them."""
         if not len(ids):
             return np.zeros(0, np.int64)
-        ended = self._ends[ids]
-        ended[1:] |= self._closes[ids[1:]] & ended[:-1]
-        ended &= ~self._abbreviation_with_stop[ids]
-        ended[1:] &= ~(self._stop[ids[1:]] & self._abbreviation[ids[:-1]])
-        breaks = self._breaks[ids]
+        flags = self._flags[ids]
+        ends, closes, opens, breaks, stop, abbreviation, abbreviated = (
+            flags & (1 << b) > 0 for b in range(7)
+        )
+        ended = ends
+        ended[1:] |= closes[1:] & ended[:-1]
+        ended &= ~abbreviated
+        ended[1:] &= ~(stop[1:] & abbreviation[:-1])
         start = np.zeros(len(ids), bool)
-        start[1:] = (ended[:-1] & self._opens[ids[1:]]) | (breaks[:-1] & ~breaks[1:])
+        start[1:] = (ended[:-1] & opens[1:]) | (breaks[:-1] & ~breaks[1:])
         start[document_starts[document_starts < len(ids)]] = True
         return np.flatnonzero(start)
 

@@ -79,14 +79,20 @@ class SourceFile:
             raise unreadable(self.name, error) from None
 
 
-def unreadable(name: str, error: Exception) -> UserError:
+class NotThere(UserError):
+    """A file or folder that the user named is not there, or cannot be read."""
+
+    def __init__(self, what: str, *, where: str, help: str | None = None):
+        super().__init__(what, where=where, help=help, code=Exit.BAD_DATA)
+
+
+def unreadable(name: str, error: Exception) -> NotThere:
     """The file that was there when the run began, or that the user named, cannot be read."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(
+    return NotThere(
         f"cannot read this file: {reason}",
         where=name,
         help="put it back or leave it out of --input; the same command then continues where it stopped",
-        code=Exit.BAD_DATA,
     )
 
 
@@ -96,6 +102,7 @@ def find(
     text_field: str = "text",
     tfds_data_dir: str | None = None,
     pages: bool = False,
+    absent: list[NotThere] | None = None,
 ) -> list[SourceFile]:
     """The files that `names` stand for, in the order given, sorted within a glob or folder, each once.
 
@@ -104,6 +111,7 @@ def find(
       text_field: the feature of TFDS datasets that must exist.
       tfds_data_dir: where TFDS keeps prepared datasets; TFDS's own default otherwise.
       pages: also WARC, WET and HTML files.
+      absent: takes what is not there or cannot be read; None raises it.
 
     Raises:
       UserError: a name that stands for nothing, an unknown format, a missing package.
@@ -113,65 +121,102 @@ def find(
             "--input is missing", help="--input=embedded, or files such as --input='texts/*.jsonl.gz'"
         )
     found: dict[str, SourceFile] = {}
+    look = _Look(text_field, tfds_data_dir, {**_FORMATS, **_PAGE_FORMATS} if pages else _FORMATS, absent)
     for name in names:
-        for file in _expand(name, text_field, tfds_data_dir, _known(pages)):
+        try:
+            files = look.expand(name)
+        except NotThere as error:
+            look.refuse(error)
+            continue
+        for file in files:
             found.setdefault(f"{file.url} {file.records}", file)
     return list(found.values())
 
 
-def _known(pages: bool) -> dict[str, Format]:
-    return {**_FORMATS, **_PAGE_FORMATS} if pages else _FORMATS
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What is looked for: the arguments of `find`, and the formats."""
 
+    text_field: str
+    tfds_data_dir: str | None
+    known: dict[str, Format]
+    absent: list[NotThere] | None
 
-def _expand(
-    name: str, text_field: str, tfds_data_dir: str | None, known: dict[str, Format]
-) -> list[SourceFile]:
-    if name == "embedded":
-        return [_describe(str(EMBEDDED), known, name="embedded")]
-    if name.startswith("tfds:"):
-        shards = text_dataset.dataset_shards(name.removeprefix("tfds:"), text_field, tfds_data_dir)
-        return [_describe(shard.path, known, records=(shard.first, shard.last)) for shard in shards]
-    try:
-        fs, root = url_to_fs(name)
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"cannot open this URL: {error}",
-            where=name,
-            help="gs:// needs the package gcsfs: pip install 't5x_like[gcs]'",
-        ) from None
-    try:
-        if any(c in name for c in "*?["):
-            paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
-            if not paths:
-                raise UserError("no file matches", where=name, help=_near(fs, root), code=Exit.BAD_DATA)
-        elif fs.isdir(root):
-            return _folder(fs, root, name, text_field, known)
-        elif fs.exists(root):
-            paths = [root]
-        else:
-            raise UserError("no such file or folder", where=name, help=_near(fs, root), code=Exit.BAD_DATA)
-    except OSError as error:
-        raise unreadable(name, error) from None
-    return [_describe(_spell(fs, path, name), known) for path in paths]
+    def refuse(self, error: NotThere) -> None:
+        """Raises it, or notes it."""
+        if self.absent is None:
+            raise error
+        self.absent.append(error)
 
+    def expand(self, name: str) -> list[SourceFile]:
+        if name == "embedded":
+            return [_describe(str(EMBEDDED), self.known, name="embedded")]
+        if name.startswith("tfds:"):
+            missing = None if self.absent is None else []
+            spec = name.removeprefix("tfds:")
+            shards = text_dataset.dataset_shards(spec, self.text_field, self.tfds_data_dir, missing)
+            return self._shards(shards, missing)
+        try:
+            fs, root = url_to_fs(name)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"cannot open this URL: {error}",
+                where=name,
+                help="gs:// needs the package gcsfs, s3:// s3fs: pip install 't5x_like[gcs]', 't5x_like[s3]'",
+            ) from None
+        try:
+            if any(c in name for c in "*?["):
+                paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
+                if not paths:
+                    raise NotThere("no file matches", where=name, help=_near(fs, root))
+            elif fs.isdir(root):
+                return self._folder(fs, root, name)
+            elif fs.exists(root):
+                paths = [root]
+            else:
+                raise NotThere("no such file or folder", where=name, help=_near(fs, root))
+        except OSError as error:
+            raise unreadable(name, error) from None
+        return self._files(fs, paths, name)
 
-def _folder(fs: Any, root: str, name: str, text_field: str, known: dict[str, Format]) -> list[SourceFile]:
-    if "://" not in name and text_dataset.is_tfds(Path(root)):
-        shards = text_dataset.folder_shards(Path(name), None, text_field)
-        return [_describe(shard.path, known, records=(shard.first, shard.last)) for shard in shards]
-    paths = [
-        path
-        for path in sorted(fs.find(root))
-        if _format(path, known) and not _hidden(path.removeprefix(root))
-    ]
-    if not paths:
-        raise UserError(
-            "no text in this folder",
-            where=name,
-            help="files end in " + ", ".join(known) + ", optionally followed by " + ", ".join(SUFFIXES),
-            code=Exit.BAD_DATA,
-        )
-    return [_describe(_spell(fs, path, name), known) for path in paths]
+    def _folder(self, fs: Any, root: str, name: str) -> list[SourceFile]:
+        if "://" not in name and text_dataset.is_tfds(Path(root)):
+            missing = None if self.absent is None else []
+            return self._shards(
+                text_dataset.folder_shards(Path(name), None, self.text_field, missing), missing
+            )
+        paths = [
+            path
+            for path in sorted(fs.find(root))
+            if _format(path, self.known) and not _hidden(path.removeprefix(root))
+        ]
+        if not paths:
+            raise UserError(
+                "no text in this folder",
+                where=name,
+                help="files end in "
+                + ", ".join(self.known)
+                + ", optionally followed by "
+                + ", ".join(SUFFIXES),
+                code=Exit.BAD_DATA,
+            )
+        return self._files(fs, paths, name)
+
+    def _files(self, fs: Any, paths: Sequence[str], name: str) -> list[SourceFile]:
+        found = []
+        for path in paths:
+            try:
+                found.append(_describe(_spell(fs, path, name), self.known))
+            except NotThere as error:
+                self.refuse(error)
+        return found
+
+    def _shards(
+        self, shards: Sequence[text_dataset.Shard], missing: Sequence[str] | None
+    ) -> list[SourceFile]:
+        for path in missing or ():
+            self.refuse(NotThere("a shard that dataset_info.json names is missing", where=path))
+        return [_describe(shard.path, self.known, records=(shard.first, shard.last)) for shard in shards]
 
 
 def _spell(fs: Any, path: str, name: str) -> str:

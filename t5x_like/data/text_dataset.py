@@ -191,13 +191,16 @@ def write_description(
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2, sort_keys=True))
 
 
-def folder_shards(folder: Path, split: str | None, text_field: str | None) -> list[Shard]:
+def folder_shards(
+    folder: Path, split: str | None, text_field: str | None, missing: list[str] | None = None
+) -> list[Shard]:
     """The shards of a prepared TFDS folder.
 
     Args:
       folder: holds dataset_info.json.
       split: a split's name; by default `train`, or all where there is none of this name.
       text_field: must be a Text feature; None: not looked at.
+      missing: takes the paths of shards that are not there; None refuses the dataset.
 
     Raises:
       UserError: not ArrayRecord, no such split, no such text feature, missing shards.
@@ -209,6 +212,8 @@ def folder_shards(folder: Path, split: str | None, text_field: str | None) -> li
         lengths = {str(entry["name"]): [int(n) for n in entry["shardLengths"]] for entry in info["splits"]}
         text_features = _text_features(features["featuresDict"]["features"])
         name, file_format = str(info["name"]), str(info.get("fileFormat", "tfrecord"))
+        if any(set(part) & set("/\\\0") for part in (name, *splits)):
+            raise ValueError("a name in it is a path")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"dataset_info.json or features.json cannot be understood ({error!r})",
@@ -233,6 +238,9 @@ def folder_shards(folder: Path, split: str | None, text_field: str | None) -> li
         total = len(lengths[each])
         for index, records in enumerate(lengths[each]):
             path = folder / shard_name(name, each, index, total)
+            if not path.is_file() and missing is not None:
+                missing.append(str(path))
+                continue
             if not path.is_file():
                 raise UserError(
                     "a shard that dataset_info.json names is missing", where=str(path), code=Exit.BAD_DATA
@@ -241,7 +249,9 @@ def folder_shards(folder: Path, split: str | None, text_field: str | None) -> li
     return shards
 
 
-def dataset_shards(spec: str, text_field: str, data_dir: str | None) -> list[Shard]:
+def dataset_shards(
+    spec: str, text_field: str, data_dir: str | None, missing: list[str] | None = None
+) -> list[Shard]:
     """The shards of a dataset that TFDS knows by name.
 
     Args:
@@ -249,13 +259,14 @@ def dataset_shards(spec: str, text_field: str, data_dir: str | None) -> list[Sha
         is `train` by default.
       text_field: must be a Text feature.
       data_dir: where TFDS keeps prepared data; its own default (~/tensorflow_datasets) otherwise.
+      missing: as for `folder_shards`.
 
     Raises:
       UserError: TFDS is not installed, unknown dataset, not prepared, not ArrayRecord, no such split or feature.
     """
     name, _, split = spec.partition(":")
     if is_tfds(Path(name)):
-        return folder_shards(Path(name), split or None, text_field)
+        return folder_shards(Path(name), split or None, text_field, missing)
     where = "tfds:" + spec
     try:
         import tensorflow_datasets as tfds

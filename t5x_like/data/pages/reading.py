@@ -38,23 +38,15 @@ def find(
     Raises:
       UserError: no name stands for anything, an unknown format, a missing package.
     """
-    files: dict[str, SourceFile] = {}
-    problems: list[Problem] = []
-    first: UserError | None = None
-    for name in names:
-        try:
-            found = sources.find([name], text_field=text_field, tfds_data_dir=tfds_data_dir, pages=True)
-        except UserError as error:
-            if bad_input == "fail" or error.code != Exit.BAD_DATA:
-                raise
-            first = first or error
-            problems.append(Problem("missing_file", name, 0, 0, "skipped", error.what))
-            continue
-        for file in found:
-            files.setdefault(f"{file.url} {file.records}", file)
-    if not files:
-        raise first or UserError("--input is missing", help="--input='pages/*.warc.gz', or a folder of pages")
-    return list(files.values()), problems
+    if not names:
+        raise UserError("--input is missing", help="--input='pages/*.warc.gz', or a folder of pages")
+    absent = None if bad_input == "fail" else []
+    files = sources.find(names, text_field=text_field, tfds_data_dir=tfds_data_dir, pages=True, absent=absent)
+    if not files and absent:
+        raise absent[0]
+    return files, [
+        Problem("missing_file", error.where or "", 0, 0, "skipped", error.what) for error in absent or ()
+    ]
 
 
 def default_unit_bytes(files: Sequence[SourceFile]) -> int:

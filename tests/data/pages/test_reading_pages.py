@@ -97,7 +97,7 @@ def test_parquet_and_tfds_keep_url_and_timestamp(tmp_path):
 
     path = tmp_path / "x.array_record"
     writer = ArrayRecordWriter(str(path), "group_size:1")
-    writer.write(example_proto.write_bytes({key: values[0].encode() for key, values in columns.items()}))
+    writer.write(example_proto.write({key: values[0].encode() for key, values in columns.items()}))
     writer.close()
     _, (document,), _ = read_all(path)
     assert document == Document("hello", "http://e.com/", "2019", str(path), 1)
@@ -207,3 +207,34 @@ def test_bytes_that_are_no_text():
 def test_every_label_has_a_codec():
     for codec in charsets._LABELS:
         assert codecs.lookup(codec)._is_text_encoding  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_dataset_of_which_a_shard_is_missing(tmp_path):
+    from t5x_like.data import text_dataset
+
+    for index in range(2):
+        name = text_dataset.shard_name("mine", "train", index, 2)
+        text_dataset.write_shard(tmp_path / name, [(f"text {index}", "")])
+    text_dataset.write_description(tmp_path, "mine", {"train": [(1, 9), (1, 9)]}, "two texts")
+    gone = tmp_path / text_dataset.shard_name("mine", "train", 0, 2)
+    gone.unlink()
+    for name in (str(tmp_path), f"tfds:{tmp_path}"):
+        _, documents, problems = read_all(name)
+        assert [each.text for each in documents] == ["text 1"]
+        assert [(each.kind, each.file) for each in problems] == [("missing_file", str(gone))]
+        with pytest.raises(UserError, match="missing"):
+            find([name], bad_input="fail")
+    info = json.loads((tmp_path / "dataset_info.json").read_text())
+    (tmp_path / "dataset_info.json").write_text(json.dumps({**info, "name": "../../elsewhere"}))
+    with pytest.raises(UserError, match="is a path"):
+        find([str(tmp_path)])
+
+
+def test_names_of_no_known_kind_are_mistakes(tmp_path):
+    (tmp_path / "a.warc.gz").write_bytes(packed([page(0)], ".gz"))
+    (tmp_path / "b.pdf").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"unknown kind of file '\.pdf'"):
+        find([str(tmp_path / "*")])
+    with pytest.raises(UserError, match="cannot open") as error:
+        find(["s3x://bucket/x"])
+    assert "s3fs" in error.value.help

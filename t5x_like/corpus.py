@@ -25,6 +25,7 @@ from typing import Any, cast
 from absl import flags
 
 from t5x_like import cli
+from t5x_like.reading_flags import ReadingFlags
 from t5x_like.tokenizer_flags import TokenizerFlags
 
 FLAGS = flags.FlagValues()
@@ -37,32 +38,9 @@ _CONFIG = flags.DEFINE_string(
 _SET = flags.DEFINE_multi_string(
     "set", [], "overrides a field of the recipe: --set=split=url; may be repeated", flag_values=FLAGS
 )
-_INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
+_READING = ReadingFlags(FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "local folder to make", flag_values=FLAGS)
-_TEXT_FIELD = flags.DEFINE_string(
-    "text_field", "text", "JSON field, Parquet column or TFDS feature that holds the text", flag_values=FLAGS
-)
-_DOCUMENTS = flags.DEFINE_enum(
-    "documents",
-    "blank_line",
-    ["blank_line", "line", "file"],
-    "what ends a document in .txt files",
-    flag_values=FLAGS,
-)
-_BAD_INPUT = flags.DEFINE_enum(
-    "bad_input",
-    "skip",
-    ["skip", "fail", "replace"],
-    "what cannot be read: leave out, stop at the first, or mend where that is possible",
-    flag_values=FLAGS,
-)
-_MAX_DOCUMENT_BYTES = flags.DEFINE_integer(
-    "max_document_bytes", 16 << 20, "longest page or document", lower_bound=1, flag_values=FLAGS
-)
 _TOKENIZER = TokenizerFlags(FLAGS)
-_TFDS_DATA_DIR = flags.DEFINE_string(
-    "tfds_data_dir", None, "where TFDS keeps prepared datasets", flag_values=FLAGS
-)
 _WORKERS = flags.DEFINE_integer("workers", 0, "processes; 0: one for each core", flag_values=FLAGS)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
@@ -94,7 +72,6 @@ def main(argv: list[str]) -> int:
     from t5x_like import config
     from t5x_like.data.corpus.making import Arguments, make
     from t5x_like.data.corpus.recipe import Corpus
-    from t5x_like.data.documents import Settings
     from t5x_like.errors import UserError
 
     if not _CONFIG.value:
@@ -105,19 +82,14 @@ def main(argv: list[str]) -> int:
     train = _TOKENIZER.given and not _TOKENIZER.existing
     summary = make(
         Arguments(
-            input=tuple(_INPUT.value or ()),
+            input=_READING.input,
             output=_OUTPUT.value or "",
             recipe=config.load_as(_CONFIG.value, Corpus, _SET.value),
-            read=Settings(
-                text_field=_TEXT_FIELD.value,
-                documents=cast(Any, _DOCUMENTS.value),
-                bad_input=cast(Any, _BAD_INPUT.value),
-                max_document_bytes=_MAX_DOCUMENT_BYTES.value,
-            ),
+            read=_READING.settings(),
             tokenizer=_TOKENIZER.existing,
             training=_TOKENIZER.training() if train else None,
             tokenizer_sample_bytes=_TOKENIZER.sample_bytes,
-            tfds_data_dir=_TFDS_DATA_DIR.value,
+            tfds_data_dir=_READING.tfds_data_dir,
             workers=_WORKERS.value,
             overwrite=_OVERWRITE.value,
             engine=cast(Any, _ENGINE.value),

@@ -16,45 +16,18 @@ same bytes. Documents that cannot be used are counted in the summary and listed 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
 
 from absl import flags
 
 from t5x_like import cli
 from t5x_like.errors import Exit, UserError
+from t5x_like.reading_flags import ReadingFlags
 from t5x_like.tokenizer_flags import TokenizerFlags
 
 FLAGS = flags.FlagValues()
-_INPUT = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=FLAGS)
+_READING = ReadingFlags(FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "local folder to make", flag_values=FLAGS)
-_TEXT_FIELD = flags.DEFINE_string(
-    "text_field", "text", "JSON field, Parquet column or TFDS feature that holds the text", flag_values=FLAGS
-)
-_DOCUMENTS = flags.DEFINE_enum(
-    "documents",
-    "blank_line",
-    ["blank_line", "line", "file"],
-    "what ends a document in .txt files",
-    flag_values=FLAGS,
-)
-_BAD_INPUT = flags.DEFINE_enum(
-    "bad_input",
-    "skip",
-    ["skip", "fail", "replace"],
-    "bad documents: leave out, stop at the first, or mend (U+FFFD for invalid UTF-8, NUL taken out, over-long cut)",
-    flag_values=FLAGS,
-)
-_MAX_DOCUMENT_BYTES = flags.DEFINE_integer(
-    "max_document_bytes",
-    16 << 20,
-    "longest document, or line of JSON",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
 _TOKENIZER = TokenizerFlags(FLAGS)
-_TFDS_DATA_DIR = flags.DEFINE_string(
-    "tfds_data_dir", None, "where TFDS keeps prepared datasets", flag_values=FLAGS
-)
 _VALIDATION_FRACTION = flags.DEFINE_float(
     "validation_fraction",
     0.02,
@@ -82,7 +55,6 @@ _JSON = flags.DEFINE_bool("json", False, "print the summary as JSON", flag_value
 
 def main(argv: list[str]) -> int:
     del argv
-    from t5x_like.data.documents import Settings
     from t5x_like.data.preparation import Arguments, prepare
 
     _TOKENIZER.check()
@@ -94,18 +66,13 @@ def main(argv: list[str]) -> int:
         )
     summary = prepare(
         Arguments(
-            input=tuple(_INPUT.value or ()),
+            input=_READING.input,
             output=_OUTPUT.value or "",
             tokenizer=_TOKENIZER.existing,
             training=_TOKENIZER.training(),
             tokenizer_sample_bytes=_TOKENIZER.sample_bytes,
-            read=Settings(
-                text_field=_TEXT_FIELD.value,
-                documents=cast(Any, _DOCUMENTS.value),
-                bad_input=cast(Any, _BAD_INPUT.value),
-                max_document_bytes=_MAX_DOCUMENT_BYTES.value,
-            ),
-            tfds_data_dir=_TFDS_DATA_DIR.value,
+            read=_READING.settings(),
+            tfds_data_dir=_READING.tfds_data_dir,
             validation_fraction=_VALIDATION_FRACTION.value,
             validation_input=tuple(_VALIDATION_INPUT.value or ()),
             write_text_dataset=_WRITE_TEXT.value,

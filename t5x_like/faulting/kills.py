@@ -108,12 +108,12 @@ def _went_on(workdir: Path, newest: int, starts: int) -> str:
     return ""
 
 
-def failpoints(bench: Bench, places: list[str] | None = None) -> Outcome:
-    """Ended at once at every named place, twice where it is visited often; then the same command."""
+def failpoints(bench: Bench, places: list[str] | None = None, visits: tuple[int, ...] = (1, 3)) -> Outcome:
+    """Ended at once at every named place, at several visits where it is visited often; then the same command."""
     run = tiny.make(bench.data, steps=12, checkpoints=Checkpoints(every=tiny.EVERY, keep_last=2))
     reference, failures, tried = bench.reference(run), [], 0
     for place in places or [p for p in PLACES if p not in ("data.worker", "restore.begin")]:
-        for visit in (1, 3) if place.startswith("checkpoint.") else (1,):
+        for visit in visits if place.startswith("checkpoint.") else (1,):
             workdir = bench.new(f"{place}-{visit}")
             code, log = bench.finish(run, workdir, fault=f"{place}:{visit}")
             tried += 1

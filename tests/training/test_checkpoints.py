@@ -279,3 +279,18 @@ def test_a_failed_save_is_told_and_earlier_ones_stay(store, monkeypatch):
 def test_a_policy_that_keeps_nothing_is_refused():
     with pytest.raises(UserError, match=r"checkpoints\.keep_last is 0"):
         Checkpoints(keep_last=0)
+
+
+GOLDEN = sorted((pathlib.Path(__file__).parent.parent / "fixtures" / "golden_checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
+def test_what_older_versions_saved_is_restored(folder):
+    """F39."""
+    from fixtures.make_golden_checkpoint import golden
+
+    store = Store(folder)
+    record = store.newest_good()
+    assert (record.step, record.tokens, record.validation_loss, record.data) == (7, 12345, 2.5, "d")
+    same(store.restore(record, abstract(golden())), golden())
+    same(store.restore_params(record, abstract(golden().params)), golden().params)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,16 +40,33 @@ def _mount(*command: str) -> bool:
     return False
 
 
+PAUSE = "run.step:6:stop"
+"""The run stops itself before its sixth step, so that the disk changes at a known moment."""
+
+
+def _fill(folder: Path, free: int) -> Path:
+    """A file that leaves so many bytes of the disk free."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while (left := shutil.disk_usage(folder).free - free) > 0:
+            file.write(bytes(min(left, 1 << 20)))
+    return ballast
+
+
 def full_at_save(bench: Bench) -> Outcome:
-    """F08: room for two checkpoints and a part of a third, where three are kept; then more room."""
-    run = tiny.make(bench.data, steps=24)
-    reference, workdir, failures = bench.reference(run), bench.new("full"), []
-    size = sum(p.stat().st_blocks * 512 for p in (reference / "checkpoints" / "24").rglob("*"))
-    with disk(workdir, "size=64m") as mounted:
+    """F08: from the sixth step on, room for a checkpoint and a third; then more room."""
+    run = tiny.make(bench.data, steps=24, checkpoints=Checkpoints(every=tiny.EVERY, keep_last=99))
+    reference, workdir, failures = bench.reference(run), bench.new("full"), list[str]()
+    files = [p for p in (reference / "checkpoints" / "24").rglob("*") if p.is_file()]
+    size = sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
+    with disk(workdir, "size=16m") as mounted:
         if not mounted:
             return CANNOT_MOUNT
-        (workdir / "ballast").write_bytes(bytes((64 << 20) - int(2.6 * size) - (1 << 20)))
-        code, log = bench.finish(run, workdir)
+        with bench.start(run, workdir, fault=PAUSE) as process:
+            process.until(lambda: process.stopped)
+            ballast = _fill(workdir, size * 4 // 3)
+            process.signal(signal.SIGCONT)
+            code, log = process.wait(), process.log
         there, events = trials.sealed(workdir), trials.events(workdir, "saved")
         if (
             code != Exit.IO_ERROR
@@ -56,18 +74,18 @@ def full_at_save(bench: Bench) -> Outcome:
             or "no space left" not in log
         ):
             failures.append(f"exit code {code}: {log[-400:]}")
-        if not there or there[-1] != events[-1]["step"]:
+        if not there or there[-1] < events[-1]["step"]:
             failures.append(f"complete are {there}, said to be saved: {[e['step'] for e in events]}")
-        (workdir / "ballast").unlink()
+        ballast.unlink()
         code, log = bench.finish(run, workdir)
         if code != Exit.DONE or f"resuming step {there[-1] if there else 0}" not in log:
             failures.append(f"with room again: exit code {code}: {log[-300:]}")
         elif trouble := trials.differences(reference, workdir):
             failures.append(trouble)
     return judged(
-        "a disk that is full at the third checkpoint",
+        "a disk that becomes full between two checkpoints",
         f"training went on through {MAX_FAILURES - 1} saves that failed and stopped at the next with 74 and one line; "
-        "earlier checkpoints intact, nothing half-written taken for one; with room again the end bit-equal",
+        f"checkpoints up to {there[-1] if there else 0} intact; with room again the end bit-equal",
         failures,
     )
 
@@ -82,11 +100,10 @@ def full_for_logs(bench: Bench) -> Outcome:
         if not mounted:
             return CANNOT_MOUNT
         (workdir / "checkpoints").symlink_to(elsewhere)
-        with bench.start(run, workdir, fault="run.step:6:sleep=2") as process:
-            process.until(lambda: trials.lines(workdir) >= 5)
-            with contextlib.suppress(OSError), (workdir / "ballast").open("wb", buffering=0) as file:
-                while file.write(bytes(4096)):
-                    pass
+        with bench.start(run, workdir, fault=PAUSE) as process:
+            process.until(lambda: process.stopped)
+            _fill(workdir, 0)
+            process.signal(signal.SIGCONT)
             process.until(lambda: "metrics are not being written" in process.log or not process.alive)
             (workdir / "ballast").unlink()
             code, log = process.wait(), process.log
@@ -105,33 +122,44 @@ def full_for_logs(bench: Bench) -> Outcome:
     )
 
 
+@contextlib.contextmanager
+def _read_only(folder: Path) -> Iterator[bool]:
+    """Makes a folder read-only, for root too; False where that is not allowed."""
+    bound = _mount("mount", "--bind", str(folder), str(folder))
+    done = bound and _mount("mount", "-o", "remount,bind,ro", str(folder))
+    try:
+        yield done
+    finally:
+        if bound:
+            _mount("umount", "--lazy", str(folder))
+
+
 def read_only(bench: Bench) -> Outcome:
-    """F10: from the beginning, and from the middle on."""
-    run, failures = tiny.make(bench.data, steps=24), []
+    """F10: the checkpoints from the middle on, and all of it from the beginning."""
+    run, failures = tiny.make(bench.data, steps=24), list[str]()
     reference, workdir = bench.reference(run), bench.new("read-only")
-    with disk(workdir, "size=64m") as mounted:
-        if not mounted:
-            return CANNOT_MOUNT
-        with bench.start(run, workdir, fault="run.step:6:sleep=2") as process:
-            process.until(lambda: trials.lines(workdir) >= 5)
-            if not _mount("mount", "-o", "remount,ro", str(workdir)):
-                failures.append("could not make the disk read-only")
+    with bench.start(run, workdir, fault=PAUSE) as process:
+        process.until(lambda: process.stopped)
+        with _read_only(workdir / "checkpoints") as mounted:
+            if not mounted:
+                return CANNOT_MOUNT
+            process.signal(signal.SIGCONT)
             code, log = process.wait(), process.log
-        if code != Exit.IO_ERROR or "Read-only" not in log:
-            failures.append(f"in the middle: exit code {code}: {log[-400:]}")
+    if code != Exit.IO_ERROR or "ead-only" not in log or "Traceback" in log:
+        failures.append(f"in the middle: exit code {code}: {log[-400:]}")
+    with _read_only(workdir):
         code, log = bench.finish(run, workdir)
-        if code != Exit.CANNOT_WRITE or str(workdir) not in log or "compil" in log:
-            failures.append(f"at the start: exit code {code}: {log[-300:]}")
-        _mount("mount", "-o", "remount,rw", str(workdir))
-        code, log = bench.finish(run, workdir)
-        if code != Exit.DONE:
-            failures.append(f"writable again: exit code {code}: {log[-300:]}")
-        elif trouble := trials.differences(reference, workdir):
-            failures.append(trouble)
+    if code != Exit.CANNOT_WRITE or str(workdir) not in log or "resuming" in log:
+        failures.append(f"at the start: exit code {code}: {log[-300:]}")
+    code, log = bench.finish(run, workdir)
+    if code != Exit.DONE:
+        failures.append(f"writable again: exit code {code}: {log[-300:]}")
+    elif trouble := trials.differences(reference, workdir):
+        failures.append(trouble)
     return judged(
-        "a run directory that becomes, and then is, read-only",
-        "became: 74 after saves in a row had failed; is: 73 "
-        "before anything is compiled, naming it; writable again: the end bit-equal",
+        "the checkpoints' folder that becomes read-only, and a run directory that is",
+        f"became: 74 after {MAX_FAILURES} saves in a row had failed; is: 73 before anything is compiled, naming it; "
+        "writable again: the end bit-equal",
         failures,
     )
 
@@ -168,9 +196,10 @@ def quota(bench: Bench) -> Outcome:
 def removed(bench: Bench) -> Outcome:
     """The run directory is deleted while the run goes on."""
     run, workdir, failures = tiny.make(bench.data, steps=40), bench.new("removed"), []
-    with bench.start(run, workdir, fault="run.step:6:sleep=2") as process:
-        process.until(lambda: trials.lines(workdir) >= 5)
+    with bench.start(run, workdir, fault=PAUSE) as process:
+        process.until(lambda: process.stopped)
         shutil.rmtree(workdir, ignore_errors=True)
+        process.signal(signal.SIGCONT)
         code, log = process.wait(), process.log
     if code != Exit.IO_ERROR or "has been removed" not in log or "Traceback" in log:
         failures.append(f"exit code {code}: {log[-400:]}")

@@ -14,7 +14,7 @@ from t5x_like.faulting.trials import Bench
 from t5x_like.training.recovery import Recovery
 from t5x_like.training.run import Run
 
-STALL = 30.0
+STALL = 60.0
 """Seconds without a step that the runs here allow; a step of theirs takes milliseconds."""
 PAIR_STEPS = 12
 """Of runs of two processes, whose steps are slow where the two have not a core each."""
@@ -124,7 +124,8 @@ def one_of_two_told(bench: Bench) -> Outcome:
 def one_of_two_lost(bench: Bench, victim: int = 1, number: int = signal.SIGKILL) -> Outcome:
     """F06 and, with SIGSTOP, F07: a process is gone, or hangs; the other says so and ends, to be started again."""
     killed = number == signal.SIGKILL
-    run = tiny.make(bench.data, steps=PAIR_STEPS, recovery=Recovery(stall_seconds=STALL))
+    watch = Recovery() if killed else Recovery(stall_seconds=STALL)
+    run = tiny.make(bench.data, steps=PAIR_STEPS, recovery=watch)
     reference = bench.reference(tiny.make(bench.data, steps=PAIR_STEPS), processes=2)
     workdir, failures = bench.new("two-lost" if killed else "two-stopped"), list[str]()
     with bench.start_all(run, workdir, 2) as processes:

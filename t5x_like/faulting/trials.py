@@ -69,6 +69,14 @@ class Process:
     def alive(self) -> bool:
         return self._process.is_alive()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopped, as by SIGSTOP (Linux)."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        except OSError:
+            return False
+
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

@@ -84,6 +84,12 @@ _PROCESS = flags.DEFINE_integer(
 _PROFILE = flags.DEFINE_string(
     "profile", None, "trace these steps, such as 100-110, into RUN/profile", flag_values=FLAGS
 )
+_STRICT = flags.DEFINE_bool(
+    "strict",
+    False,
+    "go on only on the devices, the mesh and the JAX of before, which give the same losses to the bit",
+    flag_values=FLAGS,
+)
 _ALLOW_DATA_CHANGE = flags.DEFINE_bool(
     "allow_data_change",
     False,
@@ -144,6 +150,7 @@ def main(argv: list[str]) -> int:
             verify="size" if _VERIFY.value == "size" else "full",
             skip=_skip(),
             allow_data_change=_ALLOW_DATA_CHANGE.value,
+            strict=_STRICT.value,
         )
     except Exception as e:
         distributed.leave(e)

@@ -61,6 +61,7 @@ def train(
     verify: Verify = "full",
     skip: tuple[int, int] | None = None,
     allow_data_change: bool = False,
+    strict: bool = False,
 ) -> Exit:
     """Trains `run` in `workdir`, from where an earlier call left off.
 
@@ -72,6 +73,7 @@ def train(
       verify: how the files of a checkpoint are checked before the run goes on from it.
       skip: (first, count) of batches to leave out from here on.
       allow_data_change: goes on although the data are others than before.
+      strict: goes on only where losses are those of an undisturbed run to the bit.
 
     Returns:
       `DONE`, or `INTERRUPTED` after SIGTERM or Ctrl-C: saved, and the same call continues.
@@ -101,7 +103,9 @@ def train(
         loop = code = None
         while loop is None or code is None:
             with distributed.together():
-                setup = set_up(run, directory, record, skips, allow_data_change=allow_data_change)
+                setup = set_up(
+                    run, directory, record, skips, allow_data_change=allow_data_change, strict=strict
+                )
             with distributed.together():
                 if directory.writes:
                     store.sweep(record)

@@ -69,6 +69,7 @@ def set_up(
     skips: Skips = (),
     *,
     allow_data_change: bool = False,
+    strict: bool = False,
 ) -> Setup:
     """Opens the data and checks all that can be checked before anything is compiled; describes the run on disk.
     `skips`: the training batches that are left out."""
@@ -79,6 +80,8 @@ def set_up(
     changed = []
     if record is not None:
         changed = start.check_data(record, batches, directory, allow=allow_data_change)
+        if strict:
+            start.check_arithmetic(run, mesh, directory)
     if changed:
         directory.event("data_changed", step=record.step if record else 0, told=changed)
     try:

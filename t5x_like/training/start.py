@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from t5x_like.models import stack
 from t5x_like.models.electra import Electra
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.heads import EncoderWithHead
-from t5x_like.training import checkpoints, restore, state
+from t5x_like.training import checkpoints, restore, run_dir, state
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.progress import duration
 from t5x_like.training.run import Run, read_run
@@ -97,6 +98,31 @@ def check_data(record: Record, batches: Batches, directory: RunDir, *, allow: bo
     if record.data == batches.fingerprint:
         return []
     return [f"data: fingerprint {record.data} -> {batches.fingerprint}", *(f"data: {line}" for line in told)]
+
+
+def check_arithmetic(run: Run, mesh: jax.sharding.Mesh, directory: RunDir) -> None:
+    """Raises `UserError` where going on would not give the losses of the run so far to the bit: on other devices, on
+    another mesh or laid out otherwise over it, or by another version of JAX. Shows both."""
+    environment = json.loads((directory.path / "env.json").read_text(encoding="utf-8"))
+    earlier = read_run(directory.config).mesh
+    now = run_dir.environment([str(device) for device in mesh.devices.flat], dict(mesh.shape))
+    compared = [("mesh", environment.get("mesh"), now["mesh"])]
+    compared += [("devices", environment.get("devices"), now["devices"])]
+    compared += [
+        (f"mesh.{name}", getattr(earlier, name), getattr(run.mesh, name))
+        for name in ("partitioner", "rules", "overrides")
+    ]
+    compared += [
+        (name, environment.get("versions", {}).get(name), now["versions"].get(name))
+        for name in ("jax", "jaxlib")
+    ]
+    differing = [f"  {name}: {old} in the run, {new} now" for name, old, new in compared if old != new]
+    if differing:
+        raise UserError(
+            "\n".join(["the losses would not be equal to the bit to those of the run so far", *differing]),
+            where="--strict",
+            help="go on where the run was; or without --strict: the examples stay the same, and losses agree closely",
+        )
 
 
 def begin(

@@ -25,7 +25,7 @@ from t5x_like.training.checkpoints import Checkpoints, Store
 from t5x_like.training.loop import train
 from t5x_like.training.partitioning import Mesh
 from t5x_like.training.run import Evaluation
-from t5x_like.training.run_dir import open_for_training
+from t5x_like.training.run_dir import RunDir, open_for_training
 from t5x_like.training.schedules import Constant, Cosine
 
 TIMES = ("step_seconds", "tokens_per_second", "model_flops_per_second", "data_wait")
@@ -175,6 +175,17 @@ def test_what_may_change_is_taken_over_and_told(data, copy, capsys):
     for change in ("steps: 12 -> 14", "log_every: 1 -> 2", "mesh.fsdp: 1 -> 4", "data.prefetch: 2 -> 1"):
         assert f"changed    {change}" in out
     assert figures(copy)[-1]["step"] == 14 and config.load(str(copy)) == run
+
+
+def test_strict_refuses_what_would_not_be_equal_to_the_bit(data, copy):
+    """F17."""
+    with pytest.raises(UserError, match="not be equal to the bit") as refusal:
+        train(make(data, steps=14, mesh=Mesh(data=2, fsdp=4)), str(copy), strict=True)
+    assert "'fsdp': 1" in str(refusal.value) and "'fsdp': 4" in str(refusal.value)
+    assert config.load(str(copy)).mesh == Mesh(), "the refused mesh leaves no trace"
+    with pytest.raises(UserError, match=r"mesh\.rules: \{\} in the run, \{'mlp': '-'\} now"):
+        train(make(data, steps=14, mesh=Mesh(rules={"mlp": "-"})), str(copy), strict=True)
+    start.check_arithmetic(make(data), Mesh().build(), RunDir(copy))  # where it was, it may go on
 
 
 def test_steps_may_not_change_where_the_schedule_hangs_on_them(data, tmp_path):

@@ -2,7 +2,8 @@
 
 Paper: Raffel et al. 2020, section 2.2; code: tensorflow_datasets/text/c4.py, 3.1.0.
 Command: python -m t5x_like.corpus --config=corpus/c4 --input='pages/*.warc.wet.gz' --output=data/c4
-Variants: en (the default), noclean, noblocklist, realnewslike, webtextlike. Near-duplicates are kept on one side of the
+Variants: en (the default), noclean, noblocklist, realnewslike, webtextlike; `paper` where the paper differs from the
+code. Near-duplicates are kept on one side of the
 split; --set=split=url splits as C4 did, by the address alone.
 Needs: pip install 't5x_like[corpus]'. `realnewslike` needs the domains of RealNews, `webtextlike` the addresses of
 OpenWebText, in files: see RealNewsDomains and ListedURLs in t5x_like/data/cleaning/addresses.py.
@@ -19,6 +20,7 @@ from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
 from t5x_like.data.cleaning.language import LangDetect
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateURLs
+from t5x_like.data.dedup.spans import DuplicateSpans
 from t5x_like.data.pages import VisibleText
 
 
@@ -70,4 +72,12 @@ def webtextlike() -> Corpus:
     listed = ListedURLs(addresses="OpenWebText/Version 1/URLs/*.txt")
     return dataclasses.replace(
         recipe, name="c4.webtextlike", steps=(*recipe.steps[:2], listed, *recipe.steps[2:])
+    )
+
+
+def paper() -> Corpus:
+    """What the paper says where the code does otherwise: whole pages are searched, spans of sentences deduplicated."""
+    clean = C4Clean(end_marks=(".", "?", "!", '"', "”"), ellipsis=True, whole_page=True)
+    return dataclasses.replace(
+        config(), name="c4.paper", steps=(DuplicateURLs(), clean, DuplicateSpans(), LangDetect(), BadWords())
     )

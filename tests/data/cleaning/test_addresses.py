@@ -6,7 +6,10 @@ import json
 
 import pytest
 import tfds_c4
+from hypothesis import given
+from hypothesis import strategies as st
 
+from t5x_like.data import urls
 from t5x_like.data.cleaning.addresses import BlockedURLs, ListedURLs, RealNewsDomains, _extractor
 from t5x_like.data.documents import Document
 from t5x_like.errors import UserError
@@ -90,3 +93,17 @@ def test_blocked_addresses(url, reason, tmp_path):
         (tmp_path / name).write_text(lines)
     rule = BlockedURLs(**{name: str(tmp_path / name) for name in ("domains", "words", "soft_words", "parts")})
     assert tfds_c4.outcome(rule(Document("text", url)))[0] == reason
+
+
+_parts = st.sampled_from(
+    ["http://", "https://", "www.", "?utm_a=b", "?ref", "?feed=1", "/", "a.b", "x", "\n", "é", "?"]
+)
+
+
+@given(st.lists(_parts).map("".join) | st.text())
+def test_addresses_are_normalised_and_split_as_the_reference_does(url):
+    with tfds_c4.reference():
+        page = tfds_c4.page(Document("", url))
+        held_out = tfds_c4.c4_utils.get_hashed_url_filter_fn(lambda number: number % 1000 == 0)(page)
+    assert urls.normalized(url) == page.normalized_url
+    assert (urls.hashed(url) % 1000 == 0) == held_out

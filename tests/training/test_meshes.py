@@ -35,7 +35,9 @@ PIECES = Vocabulary(size=256, pad=0, unk=1, cls=2, sep=3, mask=4)
 
 BERT = Encoder(vocab_size=256, hidden_size=32, num_layers=2, num_heads=2, d_ff=64, max_positions=32)
 ELECTRA = Electra(
-    encoder=dataclasses.replace(BERT, pooler="first", mlm_head=False, pair_head=False, embedding_size=16),
+    encoder=dataclasses.replace(
+        BERT, pooler="first", mlm_head=False, pair_head=False, embedding_size=16, num_layers=1
+    ),
     generator_hidden=0.5,
 )
 FAMILIES = {
@@ -153,8 +155,9 @@ def test_the_cases_cover_every_mesh_and_every_variant():
 
 
 def chosen(number):
+    """ELECTRA, two networks, takes longest to compile, and gets the fewest."""
     family, shape = divmod(number, len(SHAPES))
-    return EVERY or shape % 3 == family
+    return EVERY or family == (0, 0, 1, 1, 2)[shape % 5]
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def page(number: int) -> bytes:
 def packed(records: Iterable[bytes], suffix: str) -> bytes:
     """Each record in a member of its own."""
     if suffix == ".gz":
-        return b"".join(gzip.compress(each) for each in records)
+        return b"".join(gzip.compress(each, mtime=0) for each in records)
     if suffix == ".zst":
         return b"".join(zstandard.ZstdCompressor(write_checksum=True).compress(each) for each in records)
     return b"".join(records)

@@ -32,8 +32,8 @@ from t5x_like.errors import Exit, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from t5x_like.tasks.definitions import Task
-    from t5x_like.tasks.finetuning import FineTune
     from t5x_like.tasks.reading import BadInput
+    from t5x_like.tasks.recipe import FineTune
 
 FLAGS = flags.FlagValues()
 _INIT = flags.DEFINE_string("init", None, "what to start from: a directory", flag_values=FLAGS)
@@ -85,7 +85,7 @@ _CPU_DEVICES = flags.DEFINE_integer(
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """`3` is (0, 1, 2); `0,7` is (0, 7)."""
-    from t5x_like.tasks.finetuning import MOST_SEEDS
+    from t5x_like.tasks.recipe import MOST_SEEDS
 
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and len(part) <= 10 for part in parts):
@@ -137,7 +137,7 @@ def _bad_input() -> BadInput:
 def settings() -> FineTune:
     """The settings of the flags."""
     from t5x_like import typed
-    from t5x_like.tasks.finetuning import FineTune
+    from t5x_like.tasks.recipe import FineTune
 
     for flag, wanted in (("init", "--init=RUN"), ("task", "--task=rotten_tomatoes"), ("data", "--data=DIR")):
         if FLAGS[flag].value is None:
@@ -157,6 +157,7 @@ def settings() -> FineTune:
 def predict(folder: Path, source: Path, target: str, bad_input: BadInput = "fail") -> None:
     """Writes a prediction for each example of a file; prints metrics where all of them are labelled."""
     from t5x_like.tasks import formats, metrics, reading, results, saved
+    from t5x_like.tasks.examples import is_labelled
     from t5x_like.training.run_dir import write_atomically
 
     fitted = saved.load(folder)
@@ -179,7 +180,7 @@ def predict(folder: Path, source: Path, target: str, bad_input: BadInput = "fail
             write_atomically(Path(target), "".join(lines))
         except OSError as e:
             raise UserError(f"cannot write: {e.strerror}", where=target, code=Exit.CANNOT_WRITE) from None
-    if all(reading.is_labelled(task, e) for e in examples):
+    if all(is_labelled(task, e) for e in examples):
         values = metrics.compute(task, examples, [p.value for p in found])
         _note(" ".join(f"{name} {value:.4f}" for name, value in values.items()))
 

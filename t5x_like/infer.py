@@ -332,7 +332,7 @@ def _shared(loaded: Loaded, encoder: Any) -> dict[str, Any]:
         "tokenizer": loaded.tokenizer,
         "max_length": asked or loaded.input_length or encoder.max_length,
         "batch_size": _BATCH_SIZE.value,
-        "double_separator": encoder.token_types < 2,  # who has no second type sets segment B off otherwise
+        "double_separator": encoder.double_separator,
     }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.errors import Exit, UserError
 from t5x_like.tasks import definitions, pretrained
-from t5x_like.tasks.finetuning import FineTune, finetune
+from t5x_like.tasks.finetuning import finetune
 from t5x_like.tasks.pretrained import Pretrained
 from t5x_like.tasks.probe import linear_probe
 from t5x_like.tasks.reading import read_splits
+from t5x_like.tasks.recipe import FineTune
 from t5x_like.training.run import Run
 
 PROBED = ("classification", "regression")

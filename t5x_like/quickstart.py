@@ -41,11 +41,13 @@ class Family:
 
     Attributes:
       config: of the run.
+      vocab_size: of the tokenizer, as the configuration has it.
       prepare, infer: flags of these commands.
       samples: from the token dataset to the records that `infer` reads.
     """
 
     config: str
+    vocab_size: int
     prepare: tuple[str, ...] = ()
     infer: tuple[str, ...] = ()
     samples: Callable[[Path], list[dict[str, Any]]]
@@ -53,21 +55,24 @@ class Family:
 
 UNCASED = ("--model_type=wordpiece", "--lowercase")
 FAMILIES = {
-    "t5": Family(config="t5/quickstart", samples=quickstart_samples.sentinel_blanks),
+    "t5": Family(config="t5/quickstart", vocab_size=4096, samples=quickstart_samples.sentinel_blanks),
     "bert": Family(
         config="bert/quickstart",
+        vocab_size=2048,
         prepare=UNCASED,
         infer=("--candidates=3",),
         samples=quickstart_samples.mask_blanks,
     ),
     "roberta": Family(
         config="roberta/quickstart",
+        vocab_size=2048,
         prepare=("--model_type=bytebpe",),
         infer=("--candidates=3",),
         samples=quickstart_samples.mask_blanks,
     ),
     "electra": Family(
         config="electra/quickstart",
+        vocab_size=1024,
         prepare=UNCASED,
         infer=("--mode=detect",),
         samples=quickstart_samples.swapped_words,
@@ -117,7 +122,13 @@ def main(argv: list[str]) -> int:
     done.unlink(missing_ok=True)
     started = time.monotonic()
 
-    _command("prepare", "--input=embedded", f"--output={data}", "--vocab_size=4096", *family.prepare)
+    _command(
+        "prepare",
+        "--input=embedded",
+        f"--output={data}",
+        f"--vocab_size={family.vocab_size}",
+        *family.prepare,
+    )
     _command(
         "train",
         f"--config={family.config}",

@@ -4,11 +4,13 @@ writes one report: who learns faster, at equal compute?
   python -m t5x_like.race --config=race/bert_vs_electra --data=data/text --tasks=data/tasks --workdir=races/a
   python -m t5x_like.race --config=race/bert_vs_electra --set=budget=1e14 --data=... --tasks=... --workdir=...
   python -m t5x_like.race --config=race/bert_vs_electra --workdir=races/a --report_only
+  python -m t5x_like.race --config=race/bert_vs_electra --data=... --tasks=... --workdir=races/a --only=electra/1
 
 A contestant that needs another tokenizer (T5 beside BERT) brings its own token dataset of the same text:
 --set=contestants.2.run.data.sources=data/t5. --tasks holds a folder for each task, as `t5x_like.finetune --data` reads
 them. The same command again continues where the race stopped; a contestant that is added to the configuration joins
-in. WORKDIR/report.html and WORKDIR/race.json hold everything.
+in. WORKDIR/report.html and WORKDIR/race.json hold everything. Once a race is planned (--report_only does that too),
+several processes can run parts of it side by side, each with --only=CONTESTANT/SEED; the plain command then reports.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from t5x_like import cli
-from t5x_like.errors import Exit, UserError
+from t5x_like.errors import Exit, UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from t5x_like.racing import Race
+    from t5x_like.race_plan import Race
 
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string("config", None, "family/file:function that returns a Race", flag_values=FLAGS)
@@ -42,6 +44,9 @@ _CPU_DEVICES = flags.DEFINE_integer(
 _REPORT_ONLY = flags.DEFINE_bool(
     "report_only", False, "write the report of what there is, and run nothing", flag_values=FLAGS
 )
+_ONLY = flags.DEFINE_string(
+    "only", None, "run one part of a planned race, CONTESTANT/SEED, and write no report", flag_values=FLAGS
+)
 _READING = flags.DEFINE_string(
     "reading", None, "text file with a reading of the result, put at the top of the report", flag_values=FLAGS
 )
@@ -54,10 +59,10 @@ def main(argv: list[str]) -> int:
         if FLAGS[flag].value is None:
             raise UserError(f"--{flag} is missing", where=f"--{flag}", help=f"--{flag}={wanted}")
     cli.split_cpu(_CPU_DEVICES.value)
-    from t5x_like import config, racing, typed
+    from t5x_like import config, race_plan, typed
     from t5x_like.training.run_dir import open_for_training
 
-    race = config.load_as(_CONFIG.value or "", racing.Race, _SET.value)
+    race = config.load_as(_CONFIG.value or "", race_plan.Race, _SET.value)
     if _DATA.value is not None:
         contestants = tuple(
             c
@@ -68,17 +73,43 @@ def main(argv: list[str]) -> int:
             for c in race.contestants
         )
         race = dataclasses.replace(race, contestants=contestants)
-    racing.check(race)
+    race_plan.check(race)
     workdir = Path(_WORKDIR.value or "")
     cli.keep_compiled_programs()
+    if _ONLY.value is not None:
+        return _run_part(race, workdir, _ONLY.value)
     with open_for_training(workdir) as directory:
         return _run(race, directory.path)
 
 
-def _run(race: Race, workdir: Path) -> Exit:
-    from t5x_like import racing
+def _tasks() -> Path:
+    if _TASKS.value is None:
+        raise UserError(
+            "where are the tasks?", where="--tasks", help="--tasks=DIR, with DIR/rotten_tomatoes/..."
+        )
+    return Path(_TASKS.value)
 
-    shares = racing.plan(race, workdir)
+
+def _run_part(race: Race, workdir: Path, part: str) -> Exit:
+    """One heat. Its own directory is locked, not that of the race: other parts may run."""
+    from t5x_like import race_plan, racing
+
+    known = [f"{contestant.name}/{seed}" for seed in race.seeds for contestant in race.contestants]
+    if part not in known:
+        raise UserError(f"no part {part!r} of this race", where="--only", help=did_you_mean(part, known))
+    if not (workdir / "plan.json").is_file():
+        raise UserError(
+            "this race is not planned yet",
+            where=str(workdir),
+            help="run the command once with --report_only in place of --only",
+        )
+    return racing.execute(race, race_plan.plan(race, workdir), workdir, _tasks(), part)
+
+
+def _run(race: Race, workdir: Path) -> Exit:
+    from t5x_like import race_plan, racing
+
+    shares = race_plan.plan(race, workdir)
     for name, share in shares.items():
         print(
             f"{name:<20} {share.steps:>8,} steps x {share.formula_flops:.3e} FLOPs by formula, "
@@ -86,11 +117,7 @@ def _run(race: Race, workdir: Path) -> Exit:
         )
     code = Exit.DONE
     if not _REPORT_ONLY.value:
-        if _TASKS.value is None:
-            raise UserError(
-                "where are the tasks?", where="--tasks", help="--tasks=DIR, with DIR/rotten_tomatoes/..."
-            )
-        code = racing.execute(race, shares, workdir, Path(_TASKS.value))
+        code = racing.execute(race, shares, workdir, _tasks())
     reading = _read(_READING.value) if _READING.value else None
     racing.report(race, shares, workdir, reading)
     print(f"report: {workdir / 'report.html'}")

@@ -8,6 +8,7 @@ import tiny_encoder
 
 from t5x_like import config, quickstart, quickstart_samples
 from t5x_like.data.token_dataset import from_documents
+from t5x_like.models.electra import Electra
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,10 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("family", sorted(quickstart.FAMILIES))
 def test_every_family_has_its_configuration_and_its_samples(family, data):
     row = quickstart.FAMILIES[family]
-    assert config.load(row.config).steps >= 100
+    run = config.load(row.config)
+    assert run.steps >= 100
+    model = run.model.encoder if isinstance(run.model, Electra) else run.model
+    assert model.vocab_size == row.vocab_size
     records = row.samples(data)
     assert 6 <= len(records) <= quickstart_samples.MOST and records == row.samples(data)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,13 @@ import tiny_run
 import tiny_tasks
 from tiny_run import one_device
 
-from t5x_like import config, racing
+from t5x_like import config, race_plan, racing
 from t5x_like.data.batches import Data, Source
 from t5x_like.data.token_dataset import from_documents
 from t5x_like.errors import Exit, UserError
-from t5x_like.racing import Contestant, Race
-from t5x_like.tasks.finetuning import FineTune
+from t5x_like.race_plan import Contestant, Race
+from t5x_like.tasks.recipe import FineTune
+from t5x_like.training.run import Phase
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +59,13 @@ def test_a_race_runs_continues_and_reports(
     tiny_tasks.write(tasks / "sms_spam", tiny_tasks.CLASSIFICATION, train=96, test=32)
     tiny = race(data)
     with one_device():
-        racing.check(tiny)
-        shares = racing.plan(tiny, workdir)
+        race_plan.check(tiny)
+        shares = race_plan.plan(tiny, workdir)
         for share in shares.values():  # equal compute, to the last whole step of every point
             assert 0 <= tiny.budget - share.steps * share.formula_flops < tiny.points * share.formula_flops
         assert shares["bert"].steps > shares["electra"].steps
+        assert racing.execute(tiny, shares, workdir, tasks, only="electra/0") == Exit.DONE
+        assert not (workdir / "bert").exists()
         assert racing.execute(tiny, shares, workdir, tasks) == Exit.DONE
         results = racing.collect(tiny, shares, workdir)["results"]
         # untrained and at the end; each probed once and fine-tuned twice
@@ -71,7 +76,7 @@ def test_a_race_runs_continues_and_reports(
         lines = (workdir / "bert/seed-0/results.jsonl").read_text().splitlines()
         (workdir / "bert/seed-0/results.jsonl").write_text("\n".join(lines[:-1]) + '\n{"torn')
         capsys.readouterr()
-        assert racing.execute(tiny, racing.plan(tiny, workdir), workdir, tasks) == Exit.DONE
+        assert racing.execute(tiny, race_plan.plan(tiny, workdir), workdir, tasks) == Exit.DONE
         printed = capsys.readouterr().out
         assert printed.count("sms_spam finetune") == 1 and "sms_spam probe" not in printed
         again = json.loads((workdir / "bert/seed-0/results.jsonl").read_text().splitlines()[-1])
@@ -83,9 +88,45 @@ def test_a_race_runs_continues_and_reports(
     assert json.loads((workdir / "race.json").read_text())["contestants"]["electra"]["steps"] > 0
 
 
+def test_the_untrained_model_is_judged_for_the_first_seed_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+
+    def record(race: Race, heat: racing.Heat, step: int, *_: object) -> list[dict[str, object]]:
+        judged.append((heat.label, step))
+        return []
+
+    monkeypatch.setattr(racing, "_judged", record)
+    two = race(data, seeds=(3, 4), contestants=race(data).contestants[:1])
+    with one_device():
+        shares = race_plan.plan(two, tmp_path)
+    for heat in racing.heats(two, shares, tmp_path):
+        heat.directory.mkdir(parents=True)
+        racing.judge(two, heat, tmp_path)
+    end = shares["bert"].steps
+    assert set(judged) == {("bert/3", 0), ("bert/3", end), ("bert/4", end)}
+
+
+def test_parts_of_a_race_must_be_there_and_planned(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "t5x_like.race",
+        "--config=race/bert_vs_electra:tiny",
+        f"--workdir={tmp_path}",
+    ]
+    for part, code, told in (
+        ("electra/1", Exit.USAGE, "electra/0"),
+        ("electra/0", Exit.USAGE, "--report_only"),
+    ):
+        done = subprocess.run([*command, f"--only={part}"], capture_output=True, text=True)
+        assert done.returncode == code and told in done.stderr
+
+
 def test_steps_are_timed_and_the_compiled_program_is_counted(data: Path, tmp_path: Path) -> None:
     with one_device():
-        shares = racing.plan(
+        shares = race_plan.plan(
             race(data, contestants=race(data).contestants[:1], count="seconds", budget=30.0), tmp_path
         )
     share = shares["bert"]
@@ -99,14 +140,14 @@ def test_steps_are_timed_and_the_compiled_program_is_counted(data: Path, tmp_pat
 def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -> None:
     one = race(data, contestants=race(data).contestants[:1])
     with one_device():
-        racing.plan(one, tmp_path)
+        race_plan.plan(one, tmp_path)
     with pytest.raises(UserError, match=r"budget 2000000000\.0, not 3000000000\.0"):
-        racing.plan(dataclasses.replace(one, budget=3e9), tmp_path)
+        race_plan.plan(dataclasses.replace(one, budget=3e9), tmp_path)
     with pytest.raises(UserError, match="probe_examples 8000, not 80"):
-        racing.plan(dataclasses.replace(one, probe_examples=80), tmp_path)
+        race_plan.plan(dataclasses.replace(one, probe_examples=80), tmp_path)
     run = dataclasses.replace(one.contestants[0].run, batch_size=16)
     with pytest.raises(UserError, match="'bert' was begun with another configuration"):
-        racing.plan(dataclasses.replace(one, contestants=(Contestant(name="bert", run=run),)), tmp_path)
+        race_plan.plan(dataclasses.replace(one, contestants=(Contestant(name="bert", run=run),)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,23 +175,33 @@ def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -
             },
             "contestant 'a': batch_size is 0",
         ),
+        (
+            {
+                "contestants": (
+                    Contestant(
+                        name="a", run=dataclasses.replace(tiny_encoder.BERT, phases=(Phase(start=1),))
+                    ),
+                )
+            },
+            "contestant 'a' has phases",
+        ),
     ],
 )
 def test_impossible_races_are_refused(data: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        racing.check(race(data, **changes))
+        race_plan.check(race(data, **changes))
 
 
 def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp_path: Path) -> None:
     one = race(data, contestants=race(data).contestants[:1], budget=1.0)
     with one_device(), pytest.raises(UserError, match=r"buys 0\.00 steps") as caught:
-        racing.plan(one, tmp_path)
+        race_plan.plan(one, tmp_path)
     assert caught.value.help is not None and "10 steps" in caught.value.help
     with pytest.raises(UserError, match="no folder for the task sms_spam"):
         racing.execute(one, {}, tmp_path, tmp_path)
     (tmp_path / "plan.json").write_text('{"rules": {}, "configs": {}, "shares": {"bert": {}}, "tasks": {}}')
     with pytest.raises(UserError, match="the plan of this race cannot be read"):
-        racing.plan(one, tmp_path)
+        race_plan.plan(one, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +210,7 @@ def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp
 )
 def test_shipped_races_can_be_run(name: str, contestants: list[str]) -> None:
     found = config.load_as(f"race/bert_vs_electra:{name}", Race)
-    racing.check(found)
+    race_plan.check(found)
     assert [c.name for c in found.contestants] == contestants
 
 
@@ -167,8 +218,8 @@ def test_t5_can_enter_with_a_tokenizer_of_its_own(data: Path, tmp_path: Path) ->
     run = tiny_run.make(tmp_path / "t5-data", steps=1)
     mixed = race(data, contestants=(*race(data).contestants[:1], Contestant(name="t5", run=run)))
     with one_device():
-        racing.check(mixed)
-        shares = racing.plan(mixed, tmp_path / "race")
+        race_plan.check(mixed)
+        shares = race_plan.plan(mixed, tmp_path / "race")
     assert shares["t5"].formula_flops == 3 * run.batch_size * run.model.flops(
         {"encoder_input_tokens": (16,), "decoder_input_tokens": (5,)}
     )

@@ -3,15 +3,21 @@
 Paper: Clark et al. 2020, arXiv:2003.10555, figures 2 and 4 and section 3.4.
 Command: python -m benchmarks.labelled_tasks data/tasks
          python -m t5x_like.prepare --input=embedded,data/tasks/text/ --output=data/race --model_type=wordpiece \\
-             --lowercase --vocab_size=8192
+             --lowercase --vocab_size=1024
          python -m t5x_like.race --config=race/bert_vs_electra --data=data/race --tasks=data/tasks \\
-             --workdir=races/bert-vs-electra --cpu_devices=2
-Hardware: two CPU cores.
+             --workdir=races/bert-vs-electra
+Hardware: a CPU core.
 Expected: the paper's ELECTRA-Small is 4.8 points of GLUE above its BERT-Small at equal compute.
 Measured here: docs/race-bert-electra/.
 
 Both have one encoder (ELECTRA's discriminator is BERT), one text, one optimizer, one learning rate and one input
 format, as the paper's BERT-Small and ELECTRA-Small have. To add a contestant, add a line to `config`.
+
+What differs from the publication, for both alike, is what lets models of this size learn anything at all from some
+million tokens: rows of 24 places and a vocabulary of 1,024 pieces (with 64 places and 8,192 pieces both stayed for
+8 million tokens where all that is used of a row is the hidden token itself, where it shows), wider initial values (0.05
+for 0.02) and sinusoids for positions, a quarter of the tokens hidden (as in ELECTRA-Large), a shorter memory of the
+squared gradients (b2 0.98, RoBERTa's), no dropout, a higher learning rate.
 """
 
 from __future__ import annotations
@@ -25,29 +31,31 @@ from t5x_like.models.t5 import T5
 from t5x_like.objectives.masked_lm import MaskedLM
 from t5x_like.objectives.replaced_token_detection import ReplacedTokenDetection
 from t5x_like.objectives.span_corruption import SpanCorruption
-from t5x_like.racing import Contestant, Race
-from t5x_like.tasks.finetuning import FineTune
+from t5x_like.race_plan import Contestant, Race
+from t5x_like.tasks.recipe import FineTune
 from t5x_like.training.optimizers import Adafactor, AdamW
 from t5x_like.training.run import Evaluation, Run
 from t5x_like.training.schedules import Linear
 
-LENGTH = 64
+LENGTH = 24
+VOCABULARY = 1024
+MASKED = 0.25
 ENCODER = Encoder(
-    vocab_size=8192,
+    vocab_size=VOCABULARY,
     hidden_size=128,
-    num_layers=4,
+    num_layers=2,
     num_heads=2,
     d_ff=512,
     max_positions=LENGTH,
     activation="gelu",
     pooler="first",
-    # At this width the published 0.02 leaves attention all but uniform for thousands of steps, for both alike.
-    stddev=0.1,
+    dropout=0.0,
+    attention_dropout=0.0,
+    stddev=0.05,
     position_init="sinusoid",
     mlm_head=False,
     pair_head=False,
     scan_layers=False,
-    remat="attention",
 )
 
 
@@ -57,10 +65,10 @@ def _run(name: str, model: Encoder | Electra, objective: MaskedLM | ReplacedToke
         name=name,
         model=model,
         objective=objective,
-        batch_size=32,
+        batch_size=48,
         steps=1,
-        optimizer=AdamW(eps=1e-6, bias_correction=False),
-        schedule=Linear(peak=5e-4, warmup=200),
+        optimizer=AdamW(eps=1e-6, b2=0.98, bias_correction=False),
+        schedule=Linear(peak=2e-3, warmup=100),
         clip_global_norm=1.0,
         evaluation=Evaluation(batches=20),
         log_every=50,
@@ -69,13 +77,13 @@ def _run(name: str, model: Encoder | Electra, objective: MaskedLM | ReplacedToke
 
 def bert() -> Run:
     """Masked language modelling, without next sentence prediction, as the paper's BERT-Small."""
-    objective = MaskedLM(length=LENGTH, inputs=ElectraPairs())
+    objective = MaskedLM(length=LENGTH, mask_rate=MASKED, inputs=ElectraPairs())
     return _run("bert", dataclasses.replace(ENCODER, mlm_head=True), objective)
 
 
 def electra() -> Run:
     """Replaced token detection, with a generator half as wide."""
-    objective = ReplacedTokenDetection(length=LENGTH, inputs=ElectraPairs())
+    objective = ReplacedTokenDetection(length=LENGTH, mask_rate=MASKED, inputs=ElectraPairs())
     return _run("electra", Electra(encoder=ENCODER, generator_hidden=0.5), objective)
 
 
@@ -87,26 +95,27 @@ def config() -> Race:
             Contestant(name="bert", run=bert()),
             Contestant(name="electra", run=electra()),
         ),
-        budget=5e13,
-        points=4,
+        budget=1e13,
+        points=3,
+        seeds=(0, 1),
         tasks=("rotten_tomatoes",),
-        finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=2000, seeds=(0, 1, 2)),
-        probes=("rotten_tomatoes", "bbc_topics"),
-        probe_examples=4000,
+        finetune=FineTune(epochs=2.0, batch_size=32, length=LENGTH, max_examples=1000, seeds=(0, 1, 2)),
+        probes=("rotten_tomatoes", "sentiment_regression", "bbc_topics"),
+        probe_examples=2000,
     )
 
 
 def t5() -> Run:
     """A T5 of about that size, by span corruption. Its token dataset needs sentinels: prepare the same text with
-    --vocab_size=8192 and no --model_type, and name it by --set=contestants.2.run.data.sources=DIR."""
+    --vocab_size=1024 and no --model_type, and name it by --set=contestants.2.run.data.sources=DIR."""
     model = T5(
-        vocab_size=8192,
+        vocab_size=VOCABULARY,
         d_model=128,
         d_kv=64,
         num_heads=2,
         d_ff=256,
-        num_layers=4,
-        num_decoder_layers=2,
+        num_layers=2,
+        num_decoder_layers=1,
         dropout=0.1,
         dropout_broadcast=False,
         scan_layers=False,
@@ -148,6 +157,7 @@ def tiny() -> Race:
         ),
         budget=2e9,
         points=2,
+        seeds=(0,),
         tasks=("rotten_tomatoes",),
         finetune=FineTune(epochs=1.0, batch_size=8, length=LENGTH, seeds=(0,)),
         probes=("rotten_tomatoes",),

@@ -1,7 +1,7 @@
-"""The quickstart: a small RoBERTa that learns visibly from the embedded corpus in about two minutes on two CPU cores.
+"""The quickstart: a small RoBERTa that learns visibly from the embedded corpus in a few minutes on two CPU cores.
 
 Command: make quickstart FAMILY=roberta, or
-         python -m t5x_like.prepare --input=embedded --output=data/embedded-bytes --model_type=bytebpe --vocab_size=4096
+         python -m t5x_like.prepare --input=embedded --output=data/embedded-bytes --model_type=bytebpe --vocab_size=2048
          python -m t5x_like.train --config=roberta/quickstart --data=data/embedded-bytes --workdir=runs/roberta \\
              --cpu_devices=2
 Hardware: a laptop CPU.
@@ -20,18 +20,8 @@ from t5x_like.models.encoder import Encoder
 
 
 def config() -> Run:
-    run, small = base.config(), bert_quickstart.config()
+    run = base.config()
     assert isinstance(run.model, Encoder)
-    size = {**bert_quickstart.SIZE, "max_positions": 64 + run.model.position_offset}
-    return dataclasses.replace(
-        run,
-        name="roberta-quickstart",
-        model=dataclasses.replace(run.model, **size, dropout=0.0, attention_dropout=0.0),
-        objective=dataclasses.replace(run.objective, length=64),
-        batch_size=small.batch_size,
-        steps=small.steps,
-        schedule=small.schedule,
-        evaluation=small.evaluation,
-        checkpoints=small.checkpoints,
-        log_every=small.log_every,
-    )
+    size = {**bert_quickstart.SIZE, "max_positions": bert_quickstart.LONG + run.model.position_offset}
+    model = dataclasses.replace(run.model, **size)
+    return bert_quickstart.shortened(dataclasses.replace(run, name="roberta-quickstart", model=model))

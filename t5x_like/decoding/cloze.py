@@ -158,7 +158,7 @@ def _words(ids: Sequence[int], values: np.ndarray, tokenizer: Tokenizer) -> list
 def _special(tokenizer: Tokenizer) -> tuple[int | None, ...]:
     """Ids that stand for no text, and so fill no blank."""
     v = tokenizer.vocabulary
-    return v.pad, v.bos, v.eos, v.cls, v.sep, v.mask
+    return v.pad, v.bos, v.eos, v.unk, v.cls, v.sep, v.mask
 
 
 def _spelt(index: int, tokenizer: Tokenizer) -> str:

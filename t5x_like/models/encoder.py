@@ -97,6 +97,12 @@ class Encoder(family.Initialised):
     attention: Literal["auto", "einsum", "fused"] = "auto"
 
     @property
+    def double_separator(self) -> bool:
+        """Whether two [SEP] stand between two segments, which nothing else sets apart where there is one token type
+        (RoBERTa)."""
+        return self.token_types < 2
+
+    @property
     def embedding_width(self) -> int:
         """E."""
         return self.hidden_size if self.embedding_size is None else self.embedding_size

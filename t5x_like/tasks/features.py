@@ -23,7 +23,7 @@ from t5x_like.data.tokenizer_base import Tokenizer
 from t5x_like.errors import UserError
 from t5x_like.tasks import spans
 from t5x_like.tasks.definitions import Task
-from t5x_like.tasks.reading import Example
+from t5x_like.tasks.examples import Example
 
 ROUNDING = 8
 STRIDE, QUESTION_LENGTH = 128, 64

@@ -21,8 +21,8 @@ from t5x_like.objectives.base import Losses
 from t5x_like.objectives.losses import softmax_losses
 from t5x_like.tasks import spans
 from t5x_like.tasks.definitions import Kind, Task
+from t5x_like.tasks.examples import Example
 from t5x_like.tasks.features import Featurizer, Rows
-from t5x_like.tasks.reading import Example
 
 SEED = "dropout_seed"
 WEIGHTS = "example_weights"
@@ -185,3 +185,28 @@ class EncoderFitting:
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(model: EncoderWithHead, params: Any, batch: dict[str, Array]) -> Float[Array, "B ..."]:
     return model.apply(params, batch)
+
+
+def same_length(rows: dict[str, Rows], fitting: Fitting) -> dict[str, Rows]:
+    """All splits padded to the longest of them: one shape, one compilation."""
+    pad = fitting.model.pad_id if isinstance(fitting, EncoderFitting) else 0
+    padded: dict[str, dict[str, np.ndarray]] = {name: dict(part.arrays) for name, part in rows.items()}
+    for name, first in rows["train"].arrays.items():
+        if first.ndim == 1 or (name == "labels" and fitting.task.kind == "span"):
+            continue
+        longest = max(part.arrays[name].shape[-1] for part in rows.values())
+        fill = {"labels": -1, "encoder_token_types": 0, "decoder_loss_weights": 0}.get(name, pad)
+        for arrays in padded.values():
+            missing = longest - arrays[name].shape[-1]
+            arrays[name] = np.pad(
+                arrays[name], [(0, 0)] * (first.ndim - 1) + [(0, missing)], constant_values=fill
+            )
+    found = {}
+    for name, part in rows.items():
+        windows = part.windows
+        if windows is not None:
+            missing = padded[name]["encoder_input_tokens"].shape[-1] - windows.columns.shape[1]
+            columns = np.pad(windows.columns, [(0, 0), (0, missing)], constant_values=-1)
+            windows = dataclasses.replace(windows, columns=columns)
+        found[name] = dataclasses.replace(part, arrays=padded[name], windows=windows)
+    return found

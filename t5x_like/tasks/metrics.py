@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from t5x_like.tasks.definitions import Task
-from t5x_like.tasks.reading import Example
+from t5x_like.tasks.examples import Example
 
 LOWER_IS_BETTER = frozenset({"mse"})
 

@@ -26,9 +26,10 @@ from t5x_like.models.encoder import Encoder
 from t5x_like.models.t5 import T5
 from t5x_like.tasks import definitions, metrics
 from t5x_like.tasks.definitions import Task
+from t5x_like.tasks.examples import Example
 from t5x_like.tasks.features import Featurizer
 from t5x_like.tasks.pretrained import Pretrained
-from t5x_like.tasks.reading import Example, read_splits
+from t5x_like.tasks.reading import read_splits
 from t5x_like.tasks.text_fitting import TextFitting
 
 Pooling = Literal["mean", "first", "both"]
@@ -132,7 +133,7 @@ def vectors(
             task=task,
             tokenizer=model.tokenizer,
             length=min(length, model.model.max_length),
-            double_separator=model.style == "roberta",
+            double_separator=model.model.double_separator,
         )
         featurizer.check()
         arrays = featurizer(examples).arrays

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from t5x_like.data.tokenizer_base import Tokenizer
-from t5x_like.tasks.reading import Example
+from t5x_like.tasks.examples import Example
 
 N_BEST = 20
 LONGEST_ANSWER = 30

@@ -18,9 +18,9 @@ from t5x_like.objectives.base import Losses
 from t5x_like.objectives.losses import softmax_losses
 from t5x_like.tasks import text_to_text
 from t5x_like.tasks.definitions import Task
+from t5x_like.tasks.examples import Example
 from t5x_like.tasks.features import ROUNDING, Rows
 from t5x_like.tasks.fitting import WEIGHTS, Prediction, seeded
-from t5x_like.tasks.reading import Example
 
 LONGEST_TARGET = 128
 

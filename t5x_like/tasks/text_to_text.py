@@ -13,7 +13,7 @@ from typing import Any
 
 from t5x_like.errors import UserError
 from t5x_like.tasks.definitions import Task
-from t5x_like.tasks.reading import Example
+from t5x_like.tasks.examples import Example
 
 NO_ANSWER = "no answer"
 STEP = 5

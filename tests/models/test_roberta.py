@@ -8,6 +8,8 @@ import jax
 import pytest
 
 from t5x_like.errors import UserError
+from t5x_like.models.bert import bert
+from t5x_like.models.electra import electra
 from t5x_like.models.roberta import roberta
 
 
@@ -36,3 +38,8 @@ def test_unknown_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="'basse'") as caught:
         roberta("basse")
     assert caught.value.help == "did you mean base?"
+
+
+def test_only_a_model_without_second_token_type_sets_segments_apart_by_two_separators() -> None:
+    assert roberta("base").double_separator
+    assert not bert("base-cased").double_separator and not electra("base").encoder.double_separator

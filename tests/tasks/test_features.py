@@ -8,8 +8,8 @@ import tiny_tasks
 
 from t5x_like.errors import UserError
 from t5x_like.tasks import features, spans
+from t5x_like.tasks.examples import Example
 from t5x_like.tasks.features import Featurizer
-from t5x_like.tasks.reading import Example
 
 TOKENIZER = tiny_tasks.tokenizer()
 

@@ -16,9 +16,9 @@ import tiny_tasks
 from t5x_like import finetune
 from t5x_like.errors import UserError
 from t5x_like.models.t5 import T5
-from t5x_like.tasks import finetuning, pretrained, reading, saved
+from t5x_like.tasks import finetuning, pretrained, reading, recipe, saved
 from t5x_like.tasks.definitions import Task
-from t5x_like.tasks.finetuning import FineTune
+from t5x_like.tasks.recipe import FineTune
 from t5x_like.training.layerwise import LayerWise
 from t5x_like.training.partitioning import Mesh
 
@@ -198,17 +198,17 @@ def test_t5_learns_as_text_to_text(tmp_path):
 
 def test_recipes():
     electra = dataclasses.replace(RANDOM, model=dataclasses.replace(tiny_tasks.ENCODER, pooler="first"))
-    optimizer, schedule = finetuning.recipe(FineTune(), electra, 100)
+    optimizer, schedule = recipe.recipe(FineTune(), electra, 100)
     assert (
         isinstance(optimizer, LayerWise)
         and optimizer.decay == 0.8
         and not optimizer.optimizer.bias_correction
     )
     assert (schedule.warmup, schedule.steps, schedule.form, schedule.peak) == (10, 100, "electra", 3e-4)
-    optimizer, schedule = finetuning.recipe(FineTune(layer_decay=0.9), RANDOM, 100)
+    optimizer, schedule = recipe.recipe(FineTune(layer_decay=0.9), RANDOM, 100)
     assert isinstance(optimizer, LayerWise) and schedule.form == "bert"
     t5 = dataclasses.replace(RANDOM, model=T5())
-    optimizer, schedule = finetuning.recipe(FineTune(), t5, 100)
+    optimizer, schedule = recipe.recipe(FineTune(), t5, 100)
     assert type(optimizer).__name__ == "Adafactor" and float(schedule(7)) == np.float32(1e-3)
 
 

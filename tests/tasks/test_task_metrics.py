@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from t5x_like.tasks import definitions, metrics
+from t5x_like.tasks.examples import Example
 from t5x_like.tasks.metrics import Entity
-from t5x_like.tasks.reading import Example
 
 
 def test_two_classes_by_hand():

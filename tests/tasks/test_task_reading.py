@@ -11,7 +11,8 @@ from t5x_like.data import example_proto, text_dataset
 from t5x_like.errors import UserError
 from t5x_like.tasks import definitions, reading
 from t5x_like.tasks.definitions import Task
-from t5x_like.tasks.reading import Example, read_split
+from t5x_like.tasks.examples import Example
+from t5x_like.tasks.reading import read_split
 
 
 def write(folder, **files):

@@ -6,7 +6,7 @@ import pytest
 
 from t5x_like.errors import UserError
 from t5x_like.tasks import definitions, text_to_text
-from t5x_like.tasks.reading import Example
+from t5x_like.tasks.examples import Example
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ _CPU_DEVICES = flags.DEFINE_integer(
 _REPORT_ONLY = flags.DEFINE_bool(
     "report_only", False, "write the report of what there is, and run nothing", flag_values=FLAGS
 )
+_PNG = flags.DEFINE_string("png", None, "also write the curves over FLOPs as a picture", flag_values=FLAGS)
 _ONLY = flags.DEFINE_string(
     "only", None, "run one part of a planned race, CONTESTANT/SEED, and write no report", flag_values=FLAGS
 )
@@ -119,7 +120,14 @@ def _run(race: Race, workdir: Path) -> Exit:
     if not _REPORT_ONLY.value:
         code = racing.execute(race, shares, workdir, _tasks())
     reading = _read(_READING.value) if _READING.value else None
-    racing.report(race, shares, workdir, reading)
+    try:
+        racing.report(race, shares, workdir, reading, Path(_PNG.value) if _PNG.value else None)
+    except OSError as e:
+        raise UserError(
+            f"cannot write the report: {e.strerror}",
+            where=e.filename or str(workdir),
+            code=Exit.CANNOT_WRITE,
+        ) from None
     print(f"report: {workdir / 'report.html'}")
     return code
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#64748b")
-METHODS = {"finetune": "fine-tuned", "probe": "linear probe on frozen features"}
+METHODS = {"finetune": "fine-tuned", "probe": "linear probe"}
 
 Band = tuple[list[float], list[float], list[float], list[float]]
 """Places on the axis, and the median, least and largest value at each."""
@@ -40,28 +40,29 @@ def chosen(data: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
     return [r for r in data["results"] if all(r[k] == v for k, v in wanted.items())]
 
 
-def learning_curves(data: dict[str, Any], method: str, axis: str) -> Figure | None:
-    """A panel for each task: the metric over FLOPs or tokens, a line a contestant, its range over seeds behind it."""
+def learning_curves(data: dict[str, Any], methods: Sequence[str], axis: str) -> Figure | None:
+    """A panel for each task and method: the metric over FLOPs or tokens, a line a contestant, its range over seeds
+    behind it. None where nothing was judged so."""
     from matplotlib.figure import Figure
 
-    tasks = [t for t in data["tasks"] if chosen(data, task=t, method=method)]
-    if not tasks:
+    shown = [(t, m) for m in methods for t in data["tasks"] if chosen(data, task=t, method=m)]
+    if not shown:
         return None
-    columns = min(len(tasks), 2)
-    rows = -(-len(tasks) // columns)
+    columns = min(len(shown), 2)
+    rows = -(-len(shown) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, task in zip(panels, tasks, strict=False):
+    for panel, (task, method) in zip(panels, shown, strict=False):
         for name, colour in zip(data["contestants"], COLOURS * 9, strict=False):
             found = chosen(data, task=task, method=method, contestant=name)
             if found:
                 _draw(panel, band(found, axis), name, colour)
         metric = chosen(data, task=task, method=method)[0]["metric"]
-        panel.set_title(task, loc="left", fontsize=11)
+        panel.set_title(task if len(methods) == 1 else f"{task}, {METHODS[method]}", loc="left", fontsize=11)
         panel.set_ylabel(metric)
         panel.set_xlabel({"flops": "training FLOPs", "tokens": "tokens of training"}[axis])
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in list(figure.axes)[len(tasks) :]:
+    for panel in list(figure.axes)[len(shown) :]:
         panel.set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=9)
     return figure
@@ -175,7 +176,7 @@ def page(data: dict[str, Any], samples: dict[str, str], reading: str | None = No
     parts += ["<h2>Shares of compute</h2>", _shares(data)]
     for method, label in METHODS.items():
         for axis in ("flops", "tokens"):
-            figure = learning_curves(data, method, axis)
+            figure = learning_curves(data, [method], axis)
             if figure is not None:
                 word = {"flops": "training FLOPs", "tokens": "tokens"}[axis]
                 parts += [f"<h2>{label.capitalize()}, against {word}</h2>", reporting.svg(figure)]

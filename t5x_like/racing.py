@@ -213,14 +213,21 @@ def _check_tasks(race: Race, path: Path, tasks_dir: Path) -> None:
     write_plan(path, stored)
 
 
-def report(race: Race, shares: dict[str, Share], workdir: Path, reading: str | None = None) -> None:
-    """Writes race.json and report.html, of a finished race or of what there is so far."""
+def report(
+    race: Race, shares: dict[str, Share], workdir: Path, reading: str | None = None, png: Path | None = None
+) -> None:
+    """Writes race.json and report.html, of a finished race or of what there is so far; `png`: also all curves over
+    FLOPs as a picture."""
     from t5x_like import race_report
 
     data = collect(race, shares, workdir)
     write_atomically(workdir / "race.json", json.dumps(finite(data), allow_nan=False) + "\n")
     samples = {contestant.name: shown(contestant.run) for contestant in race.contestants}
     write_atomically(workdir / "report.html", race_report.page(data, samples, reading))
+    if png is not None:
+        figure = race_report.learning_curves(race_report.comparable(data), list(race_report.METHODS), "flops")
+        if figure is not None:
+            figure.savefig(png, dpi=110)
 
 
 def shown(run: Run, rows: int = 3) -> str:

@@ -46,7 +46,7 @@ SHORT, LONG = 24, 64
 MASKED = 0.25
 
 
-def shortened(run: Run) -> Run:
+def shortened(run: Run, steps: int) -> Run:
     """What makes a small encoder of any family learn from context within minutes. With rows of 64 from the start it
     stays for millions of tokens where all that it uses of a row is the hidden token itself, where that shows."""
     assert isinstance(run.optimizer, AdamW)
@@ -55,12 +55,14 @@ def shortened(run: Run) -> Run:
         run,
         objective=objective,
         batch_size=48,
-        steps=3000,
-        phases=(Phase(start=2500, objective=dataclasses.replace(objective, length=LONG), batch_size=18),),
+        steps=steps,
+        phases=(
+            Phase(start=5 * steps // 6, objective=dataclasses.replace(objective, length=LONG), batch_size=18),
+        ),
         optimizer=dataclasses.replace(run.optimizer, b2=0.98),
         schedule=Linear(peak=2e-3, warmup=100),
-        evaluation=Evaluation(every=500, batches=40),
-        checkpoints=Checkpoints(every=500),
+        evaluation=Evaluation(every=steps // 6, batches=40),
+        checkpoints=Checkpoints(every=steps // 6),
         log_every=10,
     )
 
@@ -73,5 +75,6 @@ def config() -> Run:
             name="bert-quickstart",
             model=dataclasses.replace(run.model, **SIZE),
             objective=MaskedLM(inputs=SegmentPairs(duplicates=2)),
-        )
+        ),
+        steps=2400,
     )

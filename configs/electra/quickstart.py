@@ -28,5 +28,7 @@ def config() -> Run:
     assert isinstance(run.model, Electra)
     size = {**SIZE, "vocab_size": VOCABULARY, "embedding_size": 128}
     encoder = dataclasses.replace(run.model.encoder, **size)
-    model = dataclasses.replace(run.model, encoder=encoder, generator_hidden=0.5)
-    return shortened(dataclasses.replace(run, name="electra-quickstart", model=model))
+    model = dataclasses.replace(run.model, encoder=encoder, generator_hidden=1.0, sharing="all")
+    objective = dataclasses.replace(run.objective, detection_weight=10.0)
+    run = dataclasses.replace(run, name="electra-quickstart", model=model, objective=objective)
+    return shortened(run, steps=1800)

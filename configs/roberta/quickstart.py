@@ -24,4 +24,6 @@ def config() -> Run:
     assert isinstance(run.model, Encoder)
     size = {**bert_quickstart.SIZE, "max_positions": bert_quickstart.LONG + run.model.position_offset}
     model = dataclasses.replace(run.model, **size)
-    return bert_quickstart.shortened(dataclasses.replace(run, name="roberta-quickstart", model=model))
+    return bert_quickstart.shortened(
+        dataclasses.replace(run, name="roberta-quickstart", model=model), steps=2400
+    )

@@ -76,5 +76,5 @@ def config() -> Run:
             model=dataclasses.replace(run.model, **SIZE),
             objective=MaskedLM(inputs=SegmentPairs(duplicates=2)),
         ),
-        steps=2400,
+        steps=1200,
     )

@@ -9,8 +9,8 @@ writes one report: who learns faster, at equal compute?
 A contestant that needs another tokenizer (T5 beside BERT) brings its own token dataset of the same text:
 --set=contestants.2.run.data.sources=data/t5. --tasks holds a folder for each task, as `t5x_like.finetune --data` reads
 them. The same command again continues where the race stopped; a contestant that is added to the configuration joins
-in. WORKDIR/report.html and WORKDIR/race.json hold everything. Once a race is planned (--report_only does that too),
-several processes can run parts of it side by side, each with --only=CONTESTANT/SEED; the plain command then reports.
+in. WORKDIR/report.html and WORKDIR/race.json hold everything. Once a race is planned (by the same command with --report_only), several
+processes can run parts of it side by side, each with --only=CONTESTANT/SEED; the plain command then reports.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def _run(race: Race, workdir: Path) -> Exit:
             f"{share.compiled_flops:.3e} compiled; {share.parameters:,} parameters"
         )
     code = Exit.DONE
+    if _REPORT_ONLY.value and _TASKS.value is not None:
+        racing.check_tasks(race, workdir, _tasks())
     if not _REPORT_ONLY.value:
         code = racing.execute(race, shares, workdir, _tasks())
     reading = _read(_READING.value) if _READING.value else None

@@ -207,10 +207,12 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def write_plan(path: Path, stored: dict[str, Any]) -> None:
-    """The inverse of `read_plan`."""
+    """The inverse of `read_plan`; writes nothing where that is what the file holds, for other parts may be reading."""
     shares = {name: dataclasses.asdict(share) for name, share in stored["shares"].items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({**stored, "shares": shares}, indent=2) + "\n")
+    text = json.dumps({**stored, "shares": shares}, indent=2) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
 
 
 def _share(race: Race, run: Run) -> Share:

@@ -89,11 +89,13 @@ def pretrain(heat: Heat, say: Callable[[str], None] = print) -> Exit:
 
 def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = print) -> None:
     """Fine-tunes and probes every checkpoint on every task, skipping what is done; the untrained model too, in the
-    first seed's heat alone: it is the same whatever the seed of pretraining."""
+    first seed's heat alone: it is the same whatever the seed of pretraining. The end comes first, so that a race that
+    is stopped has its result."""
     path = heat.directory / "results.jsonl"
     done = {(r["step"], r["task"], r["method"], r["seed"]) for r in _lines(path)}
     each = heat.share.steps // race.points
-    for step in range(0 if heat.seed == race.seeds[0] else each, heat.share.steps + 1, each):
+    steps = range(0 if heat.seed == race.seeds[0] else each, heat.share.steps + 1, each)
+    for step in sorted(steps, key=lambda step: (step != heat.share.steps, step)):
         for method, task, seeds in _judgements(race):
             missing = tuple(s for s in seeds if (step, task, method, s) not in done)
             if not missing:
@@ -185,7 +187,7 @@ def execute(
     Args:
       only: the one heat to run, as `Heat.label` has it.
     """
-    _check_tasks(race, workdir / "plan.json", tasks_dir)
+    check_tasks(race, workdir, tasks_dir)
     for heat in heats(race, shares, workdir):
         if only is not None and heat.label != only:
             continue
@@ -196,8 +198,9 @@ def execute(
     return Exit.DONE
 
 
-def _check_tasks(race: Race, path: Path, tasks_dir: Path) -> None:
+def check_tasks(race: Race, workdir: Path, tasks_dir: Path) -> None:
     """Reads all tasks before anything is trained, and refuses others than the race was begun with."""
+    path = workdir / "plan.json"
     found = judging.check_tasks(dict.fromkeys((*race.tasks, *race.probes)), tasks_dir)
     stored = read_plan(path)
     for name, fingerprint in found.items():

@@ -9,8 +9,9 @@ writes one report: who learns faster, at equal compute?
 A contestant that needs another tokenizer (T5 beside BERT) brings its own token dataset of the same text:
 --set=contestants.2.run.data.sources=data/t5. --tasks holds a folder for each task, as `t5x_like.finetune --data` reads
 them. The same command again continues where the race stopped; a contestant that is added to the configuration joins
-in. WORKDIR/report.html and WORKDIR/race.json hold everything. Once a race is planned (by the same command with --report_only), several
-processes can run parts of it side by side, each with --only=CONTESTANT/SEED; the plain command then reports.
+in. WORKDIR/report.html and WORKDIR/race.json hold everything. Once a race is planned (by the same command with
+--report_only), several processes can run parts of it side by side, each with --only=CONTESTANT/SEED; the plain command
+then reports.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ Hardware: a laptop CPU.
 Expected: the generator's validation loss visibly below the unigram entropy of the hidden tokens, and a detector better
 than the one that takes every token for original.
 Measured here: see docs/families/electra.md.
+
+One network in both roles (`sharing="all"`, paper section 3.2), so that what the generator learns of context, which it
+does far sooner, is there for detection; rows, optimizer and rates are those of configs/bert/quickstart.py. Detection
+weighs 10, not 50: its noise would drown the generator's gradients in what they share.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ def describe(plan: Plan) -> str:
     slices = f" in {topology.slices} slices" if topology.slices > 1 else ""
     lines = [
         f"{plan.name}: {plan.parameters:,} parameters, {plan.dtype}, remat={plan.remat}",
-        f"{topology.name}: {topology.devices:,} x {chip.title}{slices}; each {chip.flops / 1e12:,.0f} TFLOP/s, "
+        f"{topology.name}: {topology.devices:,} x {chip.title}{slices}; each {chip.flops / 1e12:.3g} TFLOP/s, "
         f"{chip.memory / GIB:.2f} GiB for programs, {chip.bandwidth / 1e9:,.0f} GB/s",
         "mesh " + " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()),
     ]

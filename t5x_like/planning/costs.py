@@ -111,7 +111,7 @@ def count(module: Module) -> Costs:
     counter.visit(module.computations[module.entry], 1)
     return Costs(
         tuple(counter.work),
-        tuple(counter.collectives),
+        (*counter.collectives, *counter.fused.values()),
         max((kept(module, c) for c in counter.visited), default=0),
         counter.unknown_loops,
         counter.unknown_kernels,
@@ -123,6 +123,7 @@ class _Counter:
         self.module = module
         self.work: list[Work] = []
         self.collectives: list[Collective] = []
+        self.fused: dict[str, Collective] = {}
         self.visited: list[Computation] = []
         self.unknown_loops = 0
         self.unknown_kernels = 0
@@ -152,18 +153,35 @@ class _Counter:
         best = max(branches, key=lambda b: math.fsum(w.bytes * w.times for w in b.work))
         self.work += best.work
         self.collectives += best.collectives
+        self.fused |= best.fused
         self.visited += best.visited
         self.unknown_loops += best.unknown_loops
         self.unknown_kernels += best.unknown_kernels
 
     def _add(self, instruction: Instruction, inside: Computation, times: int) -> None:
-        for collective in _collectives(self.module, instruction, inside, times):
-            self.collectives.append(collective)
+        if instruction.opcode == "fusion":
+            self._fused_collectives(instruction, times)
+        elif found := _collective(instruction, inside, times):
+            self.collectives.append(found)
         moved = _bytes(self.module, instruction, inside)
         flops = _flops(self.module, instruction, inside)
         self.unknown_kernels += instruction.opcode == "custom-call" and _kernel(instruction, inside) is None
         if moved or flops:
             self.work.append(Work(flops, moved, times, instruction.op_name))
+
+    def _fused_collectives(self, instruction: Instruction, times: int) -> None:
+        """A TPU spreads one collective over the fusions that run meanwhile, also over those of an inner loop: all
+        speak of one channel, which counts once, where it is met most rarely."""
+        computation = self.module.computations[instruction.called[0]]
+        for part in computation.instructions.values():
+            if found := _collective(part, computation, times):
+                channel = part.attribute(r"channel_id=(\d+)") or f"{computation.name}/{part.name}"
+                shared = "async" in computation.name
+                before = self.fused.get(channel)
+                if before is not None:
+                    found = min(before, found, key=lambda c: c.times)
+                    shared |= before.overlaps
+                self.fused[channel] = dataclasses.replace(found, overlaps=shared or found.overlaps)
 
 
 # ---- operations -----------------------------------------------------------------------------------
@@ -296,17 +314,32 @@ def _bytes(module: Module, instruction: Instruction, inside: Computation) -> flo
 def _fusion_bytes(module: Module, instruction: Instruction, inside: Computation) -> float:
     computation = module.computations[instruction.called[0]]
     total = 0.0
+    travelling = _travelling(computation)
     for number, name in enumerate(instruction.operands):
         shape = inside.instructions[name].shapes
-        whole = sum(s.memory_bytes for s in shape)
+        whole = sum(s.memory_bytes for s in shape if s.dimensions not in travelling)
         if whole:
             total += min(whole, _read(module, computation, number, shape[0]))
     root = computation.root
-    for index, shape in enumerate(instruction.shapes):
+    parts = [computation.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    if len(parts) != len(instruction.shapes):  # tuples inside tuples: steps of a collective
+        return total + sum(s.memory_bytes for s in instruction.shapes if s.dimensions not in travelling)
+    for part, shape in zip(parts, instruction.shapes, strict=True):
         if shape.memory_bytes:
-            part = root if len(instruction.shapes) == 1 else computation.instructions[root.operands[index]]
             total += min(shape.memory_bytes, _written(module, computation, part))
     return total
+
+
+def _travelling(computation: Computation) -> set[tuple[int, ...]]:
+    """Shapes of what a collective inside a fusion takes and gives: buffers that it fills bit by bit, from fusion to
+    fusion, and that none of them reads or writes as a whole."""
+    return {
+        shape.dimensions
+        for part in computation.instructions.values()
+        if part.opcode.removesuffix("-start") in COLLECTIVES
+        for source in (part, *(computation.instructions[name] for name in part.operands))
+        for shape in source.shapes
+    }
 
 
 def _read(module: Module, computation: Computation, number: int, whole: Shape) -> float:
@@ -352,26 +385,15 @@ def _written(module: Module, computation: Computation, root: Instruction) -> flo
 # ---- collectives ----------------------------------------------------------------------------------
 
 
-def _collectives(
-    module: Module, instruction: Instruction, inside: Computation, times: int
-) -> list[Collective]:
-    """Those that an instruction is, starts or has inside it (a TPU fuses them with what is around)."""
+def _collective(instruction: Instruction, inside: Computation, times: int) -> Collective | None:
     opcode = instruction.opcode.removesuffix("-start")
-    if opcode in COLLECTIVES:
-        group = devices(instruction.attribute(r"(?:replica_groups|source_target_pairs)=(.*)") or "")
-        kind = opcode
-        if kind == "all-reduce" and _only_sliced(instruction, inside):
-            kind = "reduce-scatter"
-        overlaps = instruction.opcode != opcode
-        return [Collective(kind, _collective_bytes(instruction, inside), times, group, overlaps)]
-    if instruction.opcode == "fusion":
-        computation = module.computations[instruction.called[0]]
-        return [
-            dataclasses.replace(found, overlaps=found.overlaps or "async" in computation.name)
-            for i in computation.instructions.values()
-            for found in _collectives(module, i, computation, times)
-        ]
-    return []
+    if opcode not in COLLECTIVES:
+        return None
+    group = devices(instruction.attribute(r"(?:replica_groups|source_target_pairs)=(.*)") or "")
+    kind = "reduce-scatter" if opcode == "all-reduce" and _only_sliced(instruction, inside) else opcode
+    return Collective(
+        kind, _collective_bytes(instruction, inside), times, group, instruction.opcode != opcode
+    )
 
 
 def _only_sliced(instruction: Instruction, inside: Computation) -> bool:

@@ -130,7 +130,10 @@ def abstract_mesh(run: Run, topology: Topology) -> jax.sharding.AbstractMesh:
     """The run's mesh over as many devices as the topology has, without them."""
     from t5x_like.training.partitioning import AXES
 
-    return jax.sharding.AbstractMesh(tuple(run.mesh.shape(topology.devices)), AXES)
+    return jax.sharding.AbstractMesh(
+        tuple(run.mesh.shape(topology.devices, topology.slices if topology.chip.platform == "tpu" else 1)),
+        AXES,
+    )
 
 
 def make_plan(run: Run, topology: Topology, *, formula: bool = False, store: Path | None = None) -> Plan:

@@ -166,7 +166,9 @@ def _slices(devices: list[Any], wanted: int | None) -> list[list[Any]]:
     one process together."""
     told: dict[int, list[Any]] = {}
     for device in devices:
-        told.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+        # A slice that is alone, as one that is only compiled for, has no number.
+        number = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        told.setdefault(number, []).append(device)
     if len(told) > 1 or (devices[0].platform == "tpu" and wanted is not None):
         if wanted not in (None, len(told)):
             raise UserError(

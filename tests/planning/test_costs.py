@@ -168,6 +168,47 @@ def test_kernels_tell_their_operations_or_are_reported():
     assert found.unknown_kernels == 1
 
 
+_SPREAD = """
+HloModule jit_f
+
+%async_collective_fusion.1 (param_0: f32[2,4]) -> f32[8,4] {
+  %param_0 = f32[2,4]{1,0} parameter(0)
+  ROOT %all-gather.1 = f32[8,4]{1,0} all-gather(%param_0), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%condition (state.1: (s32[])) -> pred[] {
+  %state.1 = (s32[]) parameter(0)
+  %index.1 = s32[] get-tuple-element(%state.1), index=0
+  %limit = s32[] constant(6)
+  ROOT %less = pred[] compare(%index.1, %limit), direction=LT
+}
+
+%body (state.2: (s32[])) -> (s32[]) {
+  %state.2 = (s32[]) parameter(0)
+  %index.2 = s32[] get-tuple-element(%state.2), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%index.2, %one)
+  %shard.2 = f32[2,4]{1,0} broadcast(%index.2), dimensions={}
+  %step.2 = f32[8,4]{1,0} fusion(%shard.2), kind=kLoop, calls=%async_collective_fusion.1
+  ROOT %state.3 = (s32[]) tuple(%next)
+}
+
+ENTRY %main (shard: f32[2,4]) -> f32[8,4] {
+  %shard = f32[2,4]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %begin = (s32[]) tuple(%zero)
+  %loop = (s32[]) while(%begin), condition=%condition, body=%body
+  ROOT %step.1 = f32[8,4]{1,0} fusion(%shard), kind=kLoop, calls=%async_collective_fusion.1
+}
+"""
+
+
+def test_a_collective_that_is_spread_over_fusions_counts_once():
+    (gathered,) = costs.count(hlo.parse(_SPREAD)).collectives
+    assert (gathered.kind, gathered.bytes, gathered.times) == ("all-gather", 8 * 4 * 4, 1)
+    assert gathered.overlaps and gathered.group == (0, 1, 2, 3)
+
+
 def test_tiles_pad_and_the_chip_is_not_main_memory():
     (plain,) = hlo._shapes("f32[12,8,512,1]{2,1,3,0:T(8,128)}")
     assert plain.bytes == 12 * 8 * 512 * 4

@@ -37,7 +37,9 @@ class StagePlan:
 
     Attributes:
       memory: kind (`KINDS`) -> bytes a device; without the last four where the compiler refused.
-      needed: bytes a device: the sum, or what the compiler said where it refused.
+      needed: bytes a device: the sum, or what the compiler said where it refused. The sum can be a little more than
+        is needed at one time.
+      accepted: by a compiler that refuses what does not fit (a TPU's).
       flops, bytes: of one step on one device; operations are those of matrix products, recomputation included.
       model_flops: of one step on all devices by formula, recomputation left out.
       traffic: kind of collective -> (number, bytes) of one step and device.
@@ -64,9 +66,12 @@ class StagePlan:
     unknown_loops: int
     unknown_kernels: int
 
+    accepted: bool = False
+
     @property
     def fits(self) -> bool:
-        return self.needed <= self.available
+        """What the compiler says where it refuses what does not fit; else whether the sum is there."""
+        return self.accepted or self.needed <= self.available
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -247,6 +252,7 @@ def _compiled_stage(stage: Stage, mesh: Any, topology: Topology, *, store: Path 
         how="compiled",
         unknown_loops=found.unknown_loops,
         unknown_kernels=found.unknown_kernels,
+        accepted=chip.platform == "tpu",
         **about,
     )
 

@@ -43,6 +43,7 @@ class Collective:
     """One instruction that devices do together.
 
     Attributes:
+      kind: one of `COLLECTIVES`, or `send`: to another slice.
       bytes: a device, each time: of the whole array that is gathered, scattered, summed or sent.
       times: a step.
       group: the devices of one group, by their place in the mesh; () for all.
@@ -387,6 +388,12 @@ def _written(module: Module, computation: Computation, root: Instruction) -> flo
 
 def _collective(instruction: Instruction, inside: Computation, times: int) -> Collective | None:
     opcode = instruction.opcode.removesuffix("-start")
+    if (
+        opcode == "send"
+    ):  # what a TPU's compiler makes of collectives between slices: its part goes over the network
+        return Collective(
+            "send", inside.instructions[instruction.operands[0]].shapes[0].bytes, times, (), True
+        )
     if opcode not in COLLECTIVES:
         return None
     group = devices(instruction.attribute(r"(?:replica_groups|source_target_pairs)=(.*)") or "")

@@ -72,6 +72,8 @@ def collective_seconds(
     collective: Collective, where: Sequence[Place], topology: Topology
 ) -> tuple[float, float]:
     """(on links, on the network) of one execution."""
+    if collective.kind == "send":
+        return 0.0, collective.bytes / topology.chip.network
     members = [where[i] for i in collective.group] if collective.group else list(where)
     slices = len({s for s, _ in members})
     inside = len(members) // slices

@@ -36,6 +36,10 @@ def test_between_slices_goes_what_is_left_of_the_reduction_inside():
     assert network == pytest.approx(2 * 100e6 / 256 * (1 / 2) / 3.125e9)
 
 
+def test_what_is_sent_to_another_slice_goes_over_the_network():
+    assert seconds("send", topologies.parse("v5e:16x16*2"), ()) == (0, pytest.approx(100e6 / 3.125e9))
+
+
 def test_nodes_of_gpus():
     nodes = topologies.parse("h100:8*2")
     assert seconds("all-gather", nodes, range(8)) == (pytest.approx(100e6 * 7 / 8 / 450e9), 0)

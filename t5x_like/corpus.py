@@ -93,12 +93,25 @@ def main(argv: list[str]) -> int:
             workers=_WORKERS.value,
             overwrite=_OVERWRITE.value,
             engine=cast(Any, _ENGINE.value),
-            beam_options=tuple(shlex.split(_BEAM_OPTIONS.value)),
+            beam_options=_beam_options(),
             beam_folder=_BEAM_FOLDER.value,
         )
     )
     print(json.dumps(summary.as_json()) if _JSON.value else summary)
     return summary.code
+
+
+def _beam_options() -> tuple[str, ...]:
+    from t5x_like.errors import UserError
+
+    try:
+        return tuple(shlex.split(_BEAM_OPTIONS.value))
+    except ValueError as error:
+        raise UserError(
+            f"cannot be cut into options: {str(error).lower()}",
+            where=f"--beam_options={_BEAM_OPTIONS.value}",
+            help="--beam_options='--runner=DataflowRunner --project=...'",
+        ) from None
 
 
 if __name__ == "__main__":

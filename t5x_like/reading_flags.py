@@ -18,7 +18,14 @@ class ReadingFlags:
     """
 
     def __init__(self, values: flags.FlagValues):
-        self._input = flags.DEFINE_list("input", None, "sources, separated by commas", flag_values=values)
+        self._input = flags.DEFINE_multi(
+            flags.ListParser(),
+            flags.ListSerializer(","),
+            "input",
+            None,
+            "sources, separated by commas; may be repeated",
+            flag_values=values,
+        )
         self._text_field = flags.DEFINE_string(
             "text_field",
             "text",
@@ -54,7 +61,7 @@ class ReadingFlags:
     @property
     def input(self) -> tuple[str, ...]:
         """Names of sources."""
-        return tuple(self._input.value or ())
+        return tuple(name for names in self._input.value or () for name in names)
 
     @property
     def tfds_data_dir(self) -> str | None:

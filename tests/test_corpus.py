@@ -8,9 +8,11 @@ import sys
 
 import crawl
 import pytest
+from absl.flags import FlagValues
 
 from t5x_like.data.token_dataset import TokenDataset
-from t5x_like.errors import Exit
+from t5x_like.errors import Exit, UserError
+from t5x_like.reading_flags import ReadingFlags
 
 SETTINGS = (
     "--set=steps=MaxLength,DuplicateURLs,C4Clean,DuplicateLines,MinSentences",
@@ -116,6 +118,7 @@ def test_a_shard_that_is_missing_is_in_the_exit_code(made, tmp_path):
         (("--config=corpus/none", "--tokenizer=x", "--vocab_size=5"), "leave one of the two out"),
         (("--config=corpus/none", "--input=nowhere.jsonl"), "no such file or folder"),
         (("--config=nowhere.json",), "nowhere.json"),
+        (("--config=corpus/none", "--beam_options='--runner"), "no closing quotation"),
     ],
 )
 def test_mistakes_are_told_in_a_line(flags, message, tmp_path, monkeypatch, capsys):
@@ -133,6 +136,23 @@ def test_mistakes_are_told_in_a_line(flags, message, tmp_path, monkeypatch, caps
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("name", [".", "/", "data/.."])
+def test_an_output_needs_a_name(name, tmp_path, monkeypatch):
+    from t5x_like.data.corpus import making
+    from t5x_like.data.corpus.recipe import Corpus
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="must name the folder"):
+        making.make(making.Arguments(input=("embedded",), output=name, recipe=Corpus(name="x")))
+
+
+def test_input_may_be_repeated():
+    values = FlagValues()
+    reading = ReadingFlags(values)
+    values(["corpus", "--input=a,b", "--input=c"])
+    assert reading.input == ("a", "b", "c")
 
 
 def test_the_builder_is_registered(made):

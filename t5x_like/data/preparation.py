@@ -161,6 +161,10 @@ def _check(arguments: Arguments) -> None:
         )
     if not arguments.output:
         raise UserError("--output is missing", help="--output=data/mine")
+    if Path(arguments.output).name in ("", ".."):
+        raise UserError(
+            "--output must name the folder to make", where=arguments.output, help="--output=data/mine"
+        )
     if not 0 <= arguments.validation_fraction < 1:
         raise UserError(
             f"validation_fraction is {arguments.validation_fraction}, expected at least 0 and below 1",

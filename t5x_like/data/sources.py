@@ -16,6 +16,7 @@ from typing import IO, Any, Literal, cast
 
 import xxhash
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from t5x_like.data import text_dataset
 from t5x_like.data.compression import SUFFIXES, Compression
@@ -94,6 +95,11 @@ def unreadable(name: str, error: Exception) -> NotThere:
         where=name,
         help="put it back or leave it out of --input; the same command then continues where it stopped",
     )
+
+
+def printable(path: str) -> str:
+    """A path as text that can be written: bytes of a file's name that are no UTF-8 are spelt out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def find(
@@ -185,12 +191,22 @@ class _Look:
             return self._shards(
                 text_dataset.folder_shards(Path(name), None, self.text_field, missing), missing
             )
+        closed: list[OSError] = []
+        if isinstance(fs, LocalFileSystem):  # fsspec passes over folders that it may not list
+            walk = os.walk(root, onerror=closed.append)
+            listed = [f"{folder.rstrip('/')}/{file}" for folder, _, files in walk for file in files]
+        else:
+            listed = fs.find(root)
         paths = [
             path
-            for path in sorted(fs.find(root))
+            for path in sorted(listed)
             if _format(path, self.known) and not _hidden(path.removeprefix(root))
         ]
-        if not paths:
+        for error in closed:
+            folder = error.filename or root
+            if not _hidden(folder.removeprefix(root)):
+                self.refuse(NotThere(f"cannot read this folder: {error.strerror or error}", where=folder))
+        if not paths and not closed:
             raise UserError(
                 "no text in this folder",
                 where=name,
@@ -278,7 +294,7 @@ def _describe(
     if format == "array_record" and records is None:
         records = (0, text_dataset.count(url)) if size else (0, 0)
     return SourceFile(
-        name=name or url,
+        name=name or printable(url),
         url=url,
         format=cast(Format, format),
         compression=compression,

@@ -145,6 +145,10 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
 def _check(arguments: Arguments) -> None:
     if not arguments.output:
         raise UserError("--output is missing", help="--output=data/mine")
+    if Path(arguments.output).name in ("", ".."):
+        raise UserError(
+            "--output must name the folder to make", where=arguments.output, help="--output=data/mine"
+        )
     if "://" in arguments.output:
         raise UserError(
             "--output must be a local folder",

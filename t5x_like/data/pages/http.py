@@ -95,55 +95,60 @@ def is_html(media_type: str, body: bytes) -> bool:
     return _HTML.match(body[:1024]) is not None
 
 
-def payload(response: Response, limit: int) -> bytes:
-    """The body with its encodings undone.
+def payload(response: Response, limit: int) -> tuple[bytes, tuple[str, ...]]:
+    """The body with its encodings undone, and where one of them was broken: what could be had is there.
 
     Raises:
       Undecodable: an unknown or damaged encoding, or more than `limit` bytes.
     """
-    body = response.body
+    body, broken = response.body, []
     for coding in response.encodings:
         if coding == "chunked":
-            body = _dechunked(body)
+            body, detail = _dechunked(body)
         else:
-            body = _decompressed(body, coding.removeprefix("x-"), limit)
-    return body
+            body, detail = _decompressed(body, coding.removeprefix("x-"), limit)
+        if detail:
+            broken.append(detail)
+    return body, tuple(broken)
 
 
-def _dechunked(body: bytes) -> bytes:
-    """Chunks put together; the body itself where it is not made of chunks; what there is of a broken end."""
+def _dechunked(body: bytes) -> tuple[bytes, str]:
+    """Chunks put together, and what was broken; the body itself where it is not made of chunks."""
     pieces, position = [], 0
     while match := _CHUNK.match(body, position):
         size = int(match[1], 16)
         if size == 0:
-            return b"".join(pieces)
+            return b"".join(pieces), ""
         begin = match.end()
         pieces.append(body[begin : begin + size])
         position = begin + size
         position += 2 if body[position : position + 2] == b"\r\n" else body[position : position + 1] == b"\n"
     if not pieces:
-        return body
-    return b"".join(pieces) if position >= len(body) else body
+        return body, ""
+    if position > len(body):
+        return b"".join(pieces), "chunked body ends inside a chunk"
+    rest = body[position:]
+    return b"".join((*pieces, rest)), "chunked body goes on without a chunk" if rest.strip() else ""
 
 
-def _decompressed(body: bytes, coding: str, limit: int) -> bytes:
+def _decompressed(body: bytes, coding: str, limit: int) -> tuple[bytes, str]:
     decoder: Any
     if coding == "gzip":
         if not body.startswith(b"\x1f\x8b"):
-            return body
+            return body, ""
         decoder = zlib.decompressobj(wbits=31)
     elif coding == "deflate":  # zlib by the RFC, raw by habit
         zlib_header = len(body) > 1 and body[0] & 15 == 8 and not int.from_bytes(body[:2], "big") % 31
         if not zlib_header and is_html("", body):
-            return body
+            return body, ""
         decoder = zlib.decompressobj(wbits=15 if zlib_header else -15)
     elif coding == "zstd":
         if not body.startswith(b"\x28\xb5\x2f\xfd"):
-            return body
+            return body, ""
         decoder = zstandard.ZstdDecompressor().decompressobj()
     elif coding == "br":
         if is_html("", body):
-            return body
+            return body, ""
         try:
             import brotli
         except ImportError:
@@ -151,13 +156,13 @@ def _decompressed(body: bytes, coding: str, limit: int) -> bytes:
         decoder = brotli.Decompressor()
     else:
         if is_html("", body):
-            return body
+            return body, ""
         raise Undecodable("content_encoding", f"unknown: {coding[:20]}")
     return _bounded(decoder, body, coding, limit)
 
 
-def _bounded(decoder: Any, body: bytes, coding: str, limit: int) -> bytes:
-    """What can be had of `body` in small steps, so that a bomb is noticed before it is large."""
+def _bounded(decoder: Any, body: bytes, coding: str, limit: int) -> tuple[bytes, str]:
+    """What can be had of `body`, and what is missing: in small steps, so that a bomb is noticed before it is large."""
     pieces, size, step = [], 0, 512 if coding in ("br", "zstd") else 4096
     for begin in range(0, len(body), step):
         try:
@@ -170,4 +175,9 @@ def _bounded(decoder: Any, body: bytes, coding: str, limit: int) -> bytes:
             raise Undecodable("too_long", f"more than {limit} bytes, {coding} undone")
         if coding in ("gzip", "deflate", "zstd") and decoder.eof:
             break
-    return b"".join(pieces)
+    if decoder.is_finished() if coding == "br" else decoder.eof:
+        return b"".join(pieces), ""
+    detail = f"{coding} ends in the middle, after {len(body)} bytes"
+    if not size:
+        raise Undecodable("content_encoding", detail)
+    return b"".join(pieces), detail

@@ -45,7 +45,8 @@ def find(
     if not files and absent:
         raise absent[0]
     return files, [
-        Problem("missing_file", error.where or "", 0, 0, "skipped", error.what) for error in absent or ()
+        Problem("missing_file", sources.printable(error.where or ""), 0, 0, "skipped", error.what)
+        for error in absent or ()
     ]
 
 
@@ -190,7 +191,7 @@ def _response(record: warc.Record, file: SourceFile, settings: Settings) -> Iter
         yield too_long(file, 0, position, record.size, limit)
         return
     media_type, charset = http.content_type(record.headers.get("content-type", ""))
-    body = record.content
+    body, broken = record.content, ()
     try:
         if media_type in ("application/http", "application/http+response") or (
             not media_type and body.startswith(b"HTTP/")
@@ -204,13 +205,15 @@ def _response(record: warc.Record, file: SourceFile, settings: Settings) -> Iter
             if media_type and not http.is_html(media_type, b""):
                 yield _problem("not_html", file, position, media_type[:80])
                 return
-            body = http.payload(response, limit)
+            body, broken = http.payload(response, limit)
         if not http.is_html(media_type, body):
             yield _problem("not_html", file, position, media_type[:80])
             return
     except http.Undecodable as error:
         yield _problem(error.kind, file, position, str(error))
         return
+    for detail in broken:
+        yield _problem("content_encoding", file, position, detail, "mended")
     if "warc-truncated" in record.headers:
         yield _problem("cut_by_crawler", file, position, record.headers["warc-truncated"][:20], "mended")
     yield from _page(body, charset, file, position, *_known(record))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import os
 import pickle
 
 import fsspec
@@ -50,6 +51,39 @@ def test_a_folder_of_html(tmp_path):
         ("h.html", "nul", "mended"),
         ("i.html", "too_long", "skipped"),
     ]
+
+
+def test_a_file_name_that_is_no_text(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.html")).write_bytes(b"<html><meta charset=none><p>text")
+    except OSError:
+        pytest.skip("the file system wants names in UTF-8")
+    pages, _, problems = read_all(tmp_path)
+    assert [each.source for each in pages] == [f"{tmp_path}/caf\\xe9.html"]
+    assert [each.file for each in problems] == [f"{tmp_path}/caf\\xe9.html"]
+    _, missing = find([str(tmp_path), os.fsdecode(b"/nowhere/\xe9.html")])
+    assert [each.file for each in missing] == ["/nowhere/\\xe9.html"]
+
+
+def test_a_folder_inside_that_cannot_be_listed(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.html").write_text("<html><p>text")
+    whole = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    files, missing = find([str(tmp_path)])
+    assert [each.name for each in files] == [f"{tmp_path}/a/x.html"]
+    assert [(each.kind, each.file) for each in missing] == [("missing_file", f"{tmp_path}/b")]
+    with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
+        find([str(tmp_path)], bad_input="fail")
+    with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
+        find([str(tmp_path / "b")])
 
 
 def test_small_files_share_a_unit_and_units_cross_processes(tmp_path):

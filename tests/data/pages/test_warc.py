@@ -288,7 +288,32 @@ def test_encodings_of_http(tmp_path):
     assert [each.html for each in pages[: len(bodies)]] == [html.decode()] * len(bodies)
     # Of a packed page that ends early there is what came before.
     assert html.decode().startswith(pages[len(bodies)].html)
-    assert [each.kind for each in problems] == ["content_encoding", "content_encoding"]
+    assert [each.kind for each in problems] == ["content_encoding"] * 3
+    assert [each.action for each in problems] == ["mended", "skipped", "skipped"]
+
+
+def test_broken_encodings_are_counted(tmp_path):
+    brotli = pytest.importorskip("brotli")
+    html = b"<html><p>" + b"".join(b"Sentence %d of a page. " % i for i in range(500))
+    chunks = [b"%x\r\n%s\r\n" % (len(html[i : i + 999]), html[i : i + 999]) for i in range(0, 4000, 999)]
+    bodies = {
+        "Content-Encoding: gzip": gzip.compress(html)[:-500],
+        "Content-Encoding: deflate": zlib.compress(html)[:-500],
+        "Content-Encoding: br": brotli.compress(html, quality=1)[:-200],
+        "Transfer-Encoding: chunked": b"".join(chunks)[:-500],
+        "Transfer-Encoding:  chunked": b"".join((*chunks[:2], b"no number\r\n", chunks[2])),
+        "Content-Encoding: zstd": zstandard.ZstdCompressor().compress(html)[:100],
+    }
+    records = [
+        response(f"http://e.com/{n}", body, http=f"Content-Type: text/html\r\n{header}\r\n")
+        for n, (header, body) in enumerate(bodies.items())
+    ]
+    (tmp_path / "x.warc").write_bytes(packed(records, ""))
+    pages, _, problems = read_all(tmp_path / "x.warc")
+    assert [each.kind for each in problems] == ["content_encoding"] * len(bodies)
+    assert [each.action for each in problems] == ["mended"] * 5 + ["skipped"]  # zstd: not one block is whole
+    assert all(html.decode().startswith(each.html) for each in pages[:4])
+    assert pages[4].html.startswith(html[:1998].decode()) and html[1998:2997].decode() in pages[4].html
 
 
 def test_names_stay_data(tmp_path):

@@ -27,6 +27,7 @@ def planned(tmp_path_factory):
     return command(*flags), command(*flags, "--json"), store
 
 
+@pytest.mark.slow
 def test_a_plan_from_the_compiled_program(planned):
     words, data, store = planned
     assert words.returncode == data.returncode == 0, words.stderr + data.stderr
@@ -70,6 +71,7 @@ def test_a_plan_of_gpus_is_by_formula_and_says_so():
     assert "by formula, nothing was compiled: an estimate" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_formula_is_near_the_compiled_program(planned):
     """Parameters and optimizer exactly. Activations of this model are its logits: JAX keeps them and their softmax, of
     which XLA makes one again."""

@@ -118,6 +118,14 @@ def test_a_shard_that_is_missing_is_in_the_exit_code(made, tmp_path):
         (("--config=corpus/none", "--tokenizer=x", "--vocab_size=5"), "leave one of the two out"),
         (("--config=corpus/none", "--input=nowhere.jsonl"), "no such file or folder"),
         (("--config=nowhere.json",), "nowhere.json"),
+        (
+            (
+                "--config=corpus/none",
+                "--input=embedded",
+                '--set=steps=[{"type": "DuplicateURLs"}, {"type": "ListedURLs", "addresses": "nowhere.txt"}]',
+            ),
+            "no such file: nowhere.txt",  # before anything is read
+        ),
         (("--config=corpus/none", "--beam_options='--runner"), "no closing quotation"),
     ],
 )

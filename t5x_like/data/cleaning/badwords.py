@@ -117,6 +117,13 @@ def _arranged(language: str, words: Iterable[str]) -> _Words:
 def _lists(lists: str, language: str) -> dict[str, _Words]:
     if lists == "ldnoobw":
         found = files.bad_words()
+        if language.partition("-")[0] not in found:
+            raise UserError(
+                f"there is no list of bad words for {language!r}",
+                where="language",
+                help="known: " + ", ".join(sorted(found)) + "; or a file of one's own in `lists`",
+                code=Exit.USAGE,
+            )
     elif lists.endswith((".json", ".json.gz")):
         found = files.read_json(lists, "lists")
         if not isinstance(found, dict) or not all(
@@ -126,8 +133,9 @@ def _lists(lists: str, language: str) -> dict[str, _Words]:
             raise UserError(
                 "expected an object of language -> list of words", where=f"lists: {lists}", code=Exit.BAD_DATA
             )
+        found = {name: [word.lower() for word in words] for name, words in found.items()}
     else:
-        found = {language: list(files.lines(lists, "lists"))}
+        found = {language: [word.lower() for word in files.lines(lists, "lists")]}
     if any("" in words for words in found.values()):
         raise UserError("an empty word is in every page", where=f"lists: {lists}", code=Exit.BAD_DATA)
     return {name: _arranged(name, words) for name, words in found.items()}

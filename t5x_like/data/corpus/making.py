@@ -8,18 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from t5x_like import typed
+from t5x_like.data.cleaning.base import Rule
 from t5x_like.data.corpus import exchange
 from t5x_like.data.corpus.assembling import assemble, shards_of, tokens_of, versions, write_json
 from t5x_like.data.corpus.local import Local
 from t5x_like.data.corpus.passes import EXTRACT, Job, tallies
-from t5x_like.data.corpus.recipe import Corpus
+from t5x_like.data.corpus.recipe import Corpus, is_comparison
 from t5x_like.data.corpus.summary import Summary
 from t5x_like.data.corpus.tally import Tally, total
-from t5x_like.data.documents import Problem, Settings, nothing_left
+from t5x_like.data.documents import Document, Problem, Settings, nothing_left
 from t5x_like.data.pages import reading
+from t5x_like.data.pages.base import RawPage
 from t5x_like.data.partial import difference, digest, held, replace, start_or_continue
 from t5x_like.data.preparation import AnyTraining
 from t5x_like.data.preparation import Arguments as Preparation
@@ -95,6 +97,8 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
                 shutil.rmtree(partial)
         return summary
     _refuse_foreign(output)
+    if arguments.engine == "local":
+        _try_rules(arguments.recipe)
     unit_bytes = arguments.unit_bytes or reading.default_unit_bytes(files)
     workers = arguments.workers or default_workers(files)
     preparation = _preparation(arguments, workers)
@@ -162,6 +166,14 @@ def _check(arguments: Arguments) -> None:
     arguments.recipe.check()
     if arguments.training is not None and arguments.tokenizer is None:
         arguments.training.check()
+
+
+def _try_rules(recipe: Corpus) -> None:
+    """Shows every rule a document, so that a list or a package that is missing is told before hours of work."""
+    recipe.extractor(RawPage("<p>A page."))
+    for step in recipe.steps:
+        if not is_comparison(step):
+            cast(Rule, step)(Document("A page."))
 
 
 def _request(arguments: Arguments, files: Sequence[SourceFile], missing: Sequence[Problem]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from t5x_like.data.cleaning import files
 from t5x_like.data.cleaning.badwords import _ALLOWED, BadWords
+from t5x_like.data.cleaning.base import Rejection
 from t5x_like.data.documents import Document
 from t5x_like.errors import UserError
 
@@ -111,3 +112,16 @@ def test_lists_that_cannot_be_used_are_told_with_their_file(tmp_path, name, cont
     with pytest.raises(UserError, match=message) as error:
         BadWords(lists=str(tmp_path / name))(Document("text"))
     assert name in str(error.value)
+
+
+def test_words_of_ones_own_may_have_capitals(tmp_path):
+    (tmp_path / "words.txt").write_text("Foo Bar\n")
+    (tmp_path / "words.json").write_text('{"en": ["Foo Bar"]}')
+    for name in ("words.txt", "words.json"):
+        found = BadWords(lists=str(tmp_path / name))(Document("This is foo bar."))
+        assert isinstance(found, Rejection) and found.detail == "foo bar"
+
+
+def test_a_language_without_a_list():
+    with pytest.raises(UserError, match="no list of bad words for 'xx'"):
+        BadWords(language="xx")(Document("Text."))

@@ -224,6 +224,7 @@ def _share(race: Race, run: Run) -> Share:
     unrolled = _unrolled(
         run.model
     )  # a scanned stack is a loop, whose body the compiler's analysis counts once
+    layout = run.mesh.layout()
     step = make_train_step(
         unrolled,
         run.objective,
@@ -232,8 +233,10 @@ def _share(race: Race, run: Run) -> Share:
         mesh,
         seed=run.seed,
         clip_global_norm=run.clip_global_norm,
+        layout=layout,
+        partitioner=run.mesh.partitioner,
     )
-    wanted = state.abstract(unrolled, run.optimizer, schedule, mesh)
+    wanted = state.abstract(unrolled, run.optimizer, schedule, mesh, layout)
     compiled = step.lower(
         wanted, partitioning.abstract_batch(batches.features, run.batch_size, mesh)
     ).compile()
@@ -284,7 +287,7 @@ def _timed(
     run: Run, model: Any, step: Any, schedule: Any, mesh: jax.sharding.Mesh, batches: Batches
 ) -> float:
     """Median seconds of a step, the first one left out."""
-    current = state.create(model, run.optimizer, schedule, mesh, run.seed)
+    current = state.create(model, run.optimizer, schedule, mesh, run.seed, run.mesh.layout())
     seconds = []
     for number in range(TIMED_STEPS + 1):
         batch = partitioning.shard_batch(batches(number), mesh)

@@ -15,7 +15,9 @@ from t5x_like.data.documents import Document
 from t5x_like.errors import Exit, UserError
 
 _RUN = re.compile(r"\w+")
-_SPACES = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
+_SPACES = (
+    bytes(code if chr(code).isalnum() or code == ord("_") else ord(" ") for code in range(128)) + b" " * 128
+)
 _NO_SPACES = ("ja", "th", "zh")
 # Common parts of words in languages without spaces; each would remove more than a tenth of its language's pages.
 _ALLOWED = {"ja": frozenset(("sm", "グロ", "女の子")), "zh": frozenset(("性",))}
@@ -65,23 +67,33 @@ class _Words(NamedTuple):
 
     Attributes:
       by_run: run -> the words of the list whose longest run it is.
+      ascii_runs: the same runs in bytes; None where some are not ASCII.
       others: words without such characters, which are looked for everywhere.
       whole: whether words must stand between non-word characters.
     """
 
     by_run: dict[str, tuple[str, ...]]
+    ascii_runs: frozenset[bytes] | None
     others: tuple[str, ...]
     whole: bool
 
     def first_in(self, text: str) -> str:
         """The first of the words, by the alphabet of their runs, that is in `text`; nothing if none is."""
-        if self.by_run:
-            runs = text.translate(_SPACES).split() if text.isascii() else _RUN.findall(text)
-            for run in sorted(self.by_run.keys() & set(runs)):
-                for word in self.by_run[run]:
-                    if word == run or self._stands_in(text, word):
-                        return word
+        for run in sorted(self._runs_in(text)):
+            for word in self.by_run[run]:
+                if self._stands_in(text, word):
+                    return word
         return next((word for word in self.others if word in text and self._stands_in(text, word)), "")
+
+    def _runs_in(self, text: str) -> set[str]:
+        """The runs that may be in `text`; none is missed. As bytes, letters that are not ASCII part runs, which is a
+        fraction of the work; and a run of the list ends where one of the text does."""
+        if not self.by_run:
+            return set()
+        if self.ascii_runs is None:
+            return self.by_run.keys() & set(_RUN.findall(text))
+        found = self.ascii_runs.intersection(text.encode("ascii", "replace").translate(_SPACES).split())
+        return {run.decode() for run in found}
 
     def _stands_in(self, text: str, word: str) -> bool:
         begin = text.find(word)
@@ -101,7 +113,7 @@ def _in_word(character: str) -> bool:
 def _arranged(language: str, words: Iterable[str]) -> _Words:
     words = sorted(set(words) - _ALLOWED.get(language, frozenset()))
     if language in _NO_SPACES:
-        return _Words({}, tuple(words), False)
+        return _Words({}, None, tuple(words), False)
     by_run: dict[str, tuple[str, ...]] = {}
     others = []
     for word in words:
@@ -110,7 +122,8 @@ def _arranged(language: str, words: Iterable[str]) -> _Words:
             by_run[run] = (*by_run.get(run, ()), word)
         else:
             others.append(word)
-    return _Words(by_run, tuple(others), True)
+    ascii_runs = frozenset(run.encode() for run in by_run) if all(map(str.isascii, by_run)) else None
+    return _Words(by_run, ascii_runs, tuple(others), True)
 
 
 @functools.cache

@@ -147,7 +147,8 @@ def clean(table: Table, documents: Sequence[Document]) -> None:
 
 def language(table: Table, documents: Sequence[Document]) -> None:
     """Identifiers, on text that C4's rules left."""
-    from t5x_like.data.cleaning.language import CLD3, MC4_LANGUAGES, FastText, LangDetect
+    from t5x_like.data.cleaning.language import CLD3, FastText, LangDetect
+    from t5x_like.data.cleaning.language_codes import MC4_LANGUAGES
 
     size = _bytes(documents)
     for rule in (LangDetect(), FastText(), CLD3(languages=MC4_LANGUAGES)):

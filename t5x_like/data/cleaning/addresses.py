@@ -18,6 +18,14 @@ from t5x_like.data.documents import Document
 from t5x_like.errors import Exit, UserError
 
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]+")
+_DOMAINS_HELP = (
+    "--set=steps.N.domains=FILE (N from 0: 1 in c4:realnewslike); C4 takes "
+    "realnews/domain_to_allowed_subdomains.json of github.com/rowanz/grover"
+)
+_ADDRESSES_HELP = (
+    "--set=steps.N.addresses=FILES (N from 0: 2 in c4:webtextlike); C4 takes "
+    "'OpenWebText/Version 1/URLs/*.txt', gathered by github.com/jcpeterson/openwebtext"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +142,7 @@ def _domain(url: str) -> tuple[str, str]:
 
 @functools.cache
 def _domains(name: str) -> dict[str, object]:
-    found = files.read_json(name, "domains")
+    found = files.read_json(name, "domains", _DOMAINS_HELP)
     if not isinstance(found, dict):
         raise UserError(
             "expected an object of domain -> subdomains", where=f"domains: {name}", code=Exit.BAD_DATA
@@ -145,7 +153,9 @@ def _domains(name: str) -> dict[str, object]:
 @functools.cache
 def _addresses(pattern: str) -> UInt64[np.ndarray, "N"]:
     hashes = (
-        _hash(line) for name in files.names(pattern, "addresses") for line in files.lines(name, "addresses")
+        _hash(line)
+        for name in files.names(pattern, "addresses", _ADDRESSES_HELP)
+        for line in files.lines(name, "addresses")
     )
     return np.unique(np.fromiter(hashes, np.uint64))
 

@@ -17,11 +17,11 @@ from t5x_like.errors import Exit, UserError
 MAX_BYTES = 4 << 30
 
 
-def names(pattern: str, where: str) -> tuple[str, ...]:
+def names(pattern: str, where: str, help: str | None = None) -> tuple[str, ...]:
     """The files of a name with wildcards, or of a folder, sorted; local or behind any fsspec address.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none; `help` says how to have it.
     """
     fs, path = fsspec.core.url_to_fs(pattern)
     try:
@@ -34,15 +34,16 @@ def names(pattern: str, where: str) -> tuple[str, ...]:
     except OSError as error:
         raise UserError(f"cannot be read: {pattern} ({error})", where=where, code=Exit.IO_ERROR) from None
     if not found:
-        raise UserError(f"no such file: {pattern}", where=where, code=Exit.BAD_DATA)
+        raise UserError(f"no such file: {pattern}", where=where, help=help, code=Exit.BAD_DATA)
     return tuple(fs.unstrip_protocol(name) for name in sorted(map(str, found)))
 
 
-def lines(name: str, where: str) -> Iterator[str]:
+def lines(name: str, where: str, help: str | None = None) -> Iterator[str]:
     """The lines of a UTF-8 file, plain or compressed (.gz, .zst, .xz), stripped; empty ones are left out.
 
     Raises:
-      UserError: the file cannot be read, is damaged, is no UTF-8, or is larger than `MAX_BYTES`.
+      UserError: there is no such file (`help` says how to have it), or it cannot be read, is damaged, is no UTF-8, or
+        is larger than `MAX_BYTES`.
     """
     compression = SUFFIXES.get(PurePosixPath(name).suffix)
     rest, number, size = b"", 0, 0
@@ -65,14 +66,16 @@ def lines(name: str, where: str) -> Iterator[str]:
         raise UserError(
             f"line {number} is not UTF-8: {error.reason}", where=f"{where}: {name}", code=Exit.BAD_DATA
         ) from None
+    except FileNotFoundError:
+        raise UserError(f"no such file: {name}", where=where, help=help, code=Exit.BAD_DATA) from None
     except (OSError, Damaged) as error:
         raise UserError(f"cannot be read: {error}", where=f"{where}: {name}", code=Exit.IO_ERROR) from None
 
 
-def read_json(name: str, where: str) -> Any:
+def read_json(name: str, where: str, help: str | None = None) -> Any:
     """The content of a JSON file."""
     try:
-        return json.loads("\n".join(lines(name, where)))
+        return json.loads("\n".join(lines(name, where, help)))
     except json.JSONDecodeError as error:
         raise UserError(f"is no JSON: {error}", where=f"{where}: {name}", code=Exit.BAD_DATA) from None
 

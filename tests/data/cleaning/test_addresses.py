@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from t5x_like.data import urls
 from t5x_like.data.cleaning.addresses import BlockedURLs, ListedURLs, RealNewsDomains, _extractor
 from t5x_like.data.documents import Document
-from t5x_like.errors import UserError
+from t5x_like.errors import Exit, UserError
 
 URLS = (
     "http://www.bbc.co.uk/news/world-1",
@@ -65,8 +65,14 @@ def test_listed_addresses(url, tmp_path):
 
 
 def test_a_list_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        ListedURLs(addresses=str(tmp_path / "no*.txt"))(Document("text", "a"))
+    pytest.importorskip("tldextract")
+    for rule, field in (
+        (ListedURLs(addresses=str(tmp_path / "no*.txt")), "addresses"),
+        (RealNewsDomains(domains=str(tmp_path / "no.json")), "domains"),
+    ):
+        with pytest.raises(UserError, match="no such file") as error:
+            rule(Document("text", "a"))
+        assert error.value.code == Exit.BAD_DATA and f"--set=steps.N.{field}=" in error.value.help
 
 
 @pytest.mark.parametrize(

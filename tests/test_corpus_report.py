@@ -172,8 +172,9 @@ def test_what_a_cut_took_is_not_told_as_removed():
 
 
 def test_refusals(tmp_path, folder):
-    with pytest.raises(UserError, match=r"corpus\.json"):
+    with pytest.raises(UserError, match=r"corpus\.json") as error:
         corpus_report.write(tmp_path, tmp_path / "report.html")
+    assert "t5x_like.corpus made" in error.value.help and "--overwrite" not in error.value.help
     with pytest.raises(UserError, match=r"samples\.jsonl"):
         corpus_samples.read(tmp_path)
     with pytest.raises(UserError, match="cannot write"):

@@ -18,7 +18,7 @@ BESIDE_PAGES = frozenset(
     {"http_status", "metadata_record", "not_html", "request_record", "revisit_record", "warcinfo_record"}
 )
 """What a crawl holds beside pages: left out and counted, and no fault of the input."""
-HARMLESS = BESIDE_PAGES | {"byte_order_mark"}
+HARMLESS = BESIDE_PAGES | {"bad_url", "byte_order_mark"}
 """Kinds of problems that stop nothing under any policy."""
 
 
@@ -130,8 +130,8 @@ def decoded(
     byte: int,
     settings: Settings,
     *,
-    url: str = "",
-    timestamp: str = "",
+    url: object = "",
+    timestamp: object = "",
 ) -> Iterator[Document | Problem]:
     """A document from UTF-8 bytes, or the problem with it."""
     try:
@@ -152,10 +152,13 @@ def checked(
     byte: int,
     settings: Settings,
     *,
-    url: str = "",
-    timestamp: str = "",
+    url: object = "",
+    timestamp: object = "",
 ) -> Iterator[Document | Problem]:
-    """A document from a string: line ends made alike, NUL and lone surrogates looked for."""
+    """A document from a string: line ends made alike, NUL and lone surrogates looked for.
+
+    Whatever stands for `url` and `timestamp` in the file may be given; only what is `plain` is kept.
+    """
     mend = settings.bad_input == "replace"
     if "\0" in text:
         yield Problem(
@@ -176,7 +179,10 @@ def checked(
     text = text.strip()
     if text:
         position = line if file.format in ("parquet", "array_record") else byte
-        yield Document(text, url, timestamp, file.name, position)
+        known = plain(url)
+        if url and not known:
+            yield bad_url(url, file, line, byte)
+        yield Document(text, known, plain(timestamp), file.name, position)
     else:
         yield Problem("empty_document", file.name, line, byte, "skipped")
 
@@ -184,6 +190,12 @@ def checked(
 def plain(value: object, longest: int = 2048) -> str:
     """A url or timestamp as it may be passed on: text of one line without control characters, or nothing."""
     return value if isinstance(value, str) and len(value) <= longest and value.isprintable() else ""
+
+
+def bad_url(url: object, file: SourceFile, line: int, byte: int) -> Problem:
+    """An address that is not `plain`: its document is kept without it."""
+    size = f"{len(url)} characters: " if isinstance(url, str) else f"{type(url).__name__}: "
+    return Problem("bad_url", file.name, line, byte, "mended", size + ascii(url)[:80])
 
 
 def invalid_utf8(

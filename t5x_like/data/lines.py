@@ -16,7 +16,6 @@ from t5x_like.data.documents import (
     checked,
     decoded,
     invalid_utf8,
-    plain,
     too_long,
 )
 from t5x_like.data.sources import SourceFile, unreadable
@@ -273,5 +272,5 @@ def json_documents(block: Block, file: SourceFile, settings: Settings) -> Iterat
         elif not isinstance(text, str):
             yield Problem("field_is_no_text", file.name, number, byte, "skipped", type(text).__name__)
         else:
-            url, timestamp = plain(value.get("url")), plain(value.get("timestamp"))
+            url, timestamp = value.get("url"), value.get("timestamp")
             yield from checked(text, file, number, byte, settings, url=url, timestamp=timestamp)

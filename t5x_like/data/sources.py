@@ -24,6 +24,7 @@ from t5x_like.errors import Exit, UserError, nearest
 
 Format = Literal["text", "jsonl", "parquet", "array_record", "warc", "wet", "html"]
 PAGES = ("warc", "wet", "html")
+Absence = Literal["missing_file", "unreadable_file", "link_not_followed"]
 
 EMBEDDED = Path(__file__).parent / "corpora" / "public_domain_english.jsonl.xz"
 _FORMATS: dict[str, Format] = {
@@ -81,10 +82,15 @@ class SourceFile:
 
 
 class NotThere(UserError):
-    """A file or folder that the user named is not there, or cannot be read."""
+    """A file or folder that the user named is not there, or is not read.
 
-    def __init__(self, what: str, *, where: str, help: str | None = None):
+    Attributes:
+      kind: of the problem that it is where others are read.
+    """
+
+    def __init__(self, what: str, *, where: str, help: str | None = None, kind: Absence = "missing_file"):
         super().__init__(what, where=where, help=help, code=Exit.BAD_DATA)
+        self.kind: Absence = kind
 
 
 def unreadable(name: str, error: Exception) -> NotThere:
@@ -94,6 +100,7 @@ def unreadable(name: str, error: Exception) -> NotThere:
         f"cannot read this file: {reason}",
         where=name,
         help="put it back or leave it out of --input; the same command then continues where it stopped",
+        kind="missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file",
     )
 
 
@@ -192,9 +199,13 @@ class _Look:
                 text_dataset.folder_shards(Path(name), None, self.text_field, missing), missing
             )
         closed: list[OSError] = []
+        links: list[str] = []
         if isinstance(fs, LocalFileSystem):  # fsspec passes over folders that it may not list
-            walk = os.walk(root, onerror=closed.append)
-            listed = [f"{folder.rstrip('/')}/{file}" for folder, _, files in walk for file in files]
+            listed = []
+            for folder, inside, files in os.walk(root, onerror=closed.append):
+                base = folder.rstrip("/")
+                listed += [f"{base}/{file}" for file in files]
+                links += [path for path in (f"{base}/{name}" for name in inside) if Path(path).is_symlink()]
         else:
             listed = fs.find(root)
         paths = [
@@ -205,8 +216,14 @@ class _Look:
         for error in closed:
             folder = error.filename or root
             if not _hidden(folder.removeprefix(root)):
-                self.refuse(NotThere(f"cannot read this folder: {error.strerror or error}", where=folder))
-        if not paths and not closed:
+                what = f"cannot read this folder: {error.strerror or error}"
+                self.refuse(NotThere(what, where=folder, kind="unreadable_file"))
+        for link in sorted(links):
+            if not _hidden(link.removeprefix(root)):
+                what = "a link to a folder is not followed"
+                help = "name the folder itself in --input, or remove the link"
+                self.refuse(NotThere(what, where=link, help=help, kind="link_not_followed"))
+        if not paths and not closed and not links:
             raise UserError(
                 "no text in this folder",
                 where=name,

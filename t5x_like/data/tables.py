@@ -7,7 +7,7 @@ from typing import Any
 
 from t5x_like.data import example_proto, text_dataset
 from t5x_like.data.compression import BOMB_FLOOR, BOMB_RATIO
-from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, plain, too_long
+from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, too_long
 from t5x_like.data.sources import SourceFile
 from t5x_like.errors import Exit, UserError, did_you_mean
 
@@ -58,7 +58,7 @@ def record_documents(block: Block, file: SourceFile, settings: Settings) -> Iter
             kind = "field_is_no_text" if texts else "missing_field"
             yield Problem(kind, file.name, number, 0, "skipped", f"{len(texts)} values")
             continue
-        known = {name: plain(b"".join(values.get(name, [])).decode(errors="replace")) for name in _KNOWN}
+        known = {name: b"".join(values.get(name, [])).decode(errors="replace") for name in _KNOWN}
         yield from decoded(texts[0], file, number, 0, settings, **known)
 
 
@@ -123,7 +123,7 @@ def parquet_documents(block: Block, file: SourceFile, settings: Settings) -> Ite
                 others = {name: batch.column(name).to_pylist() for name in columns[1:]}
                 for index, text in enumerate(texts):
                     row += 1
-                    known = {name: plain(values[index]) for name, values in others.items()}
+                    known = {name: values[index] for name, values in others.items()}
                     if text is None:
                         yield Problem("missing_field", file.name, row, 0, "skipped", "null")
                     elif len(text) > settings.max_document_bytes:

@@ -214,7 +214,7 @@ def _preparation(arguments: Arguments, workers: int) -> Preparation | None:
 
 
 def _made_before(output: Path, request: dict[str, Any]) -> Summary:
-    summary = Summary.open(output)
+    summary = Summary.open(output, help="another --output, or --overwrite to make it again")
     if summary.data["request"] != digest(request):
         raise UserError(
             "a corpus made from other input or with other arguments is there"

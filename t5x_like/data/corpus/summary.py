@@ -15,6 +15,7 @@ DAMAGE = frozenset(
         "content_length",
         "damaged",
         "decompression_bomb",
+        "link_not_followed",
         "missing_file",
         "no_record",
         "truncated",
@@ -41,8 +42,12 @@ class Summary:
     made_before: bool = False
 
     @classmethod
-    def open(cls, folder: Path) -> Summary:
+    def open(cls, folder: Path, help: str = "a folder that python -m t5x_like.corpus made") -> Summary:
         """Of a finished corpus.
+
+        Args:
+          folder: where it is.
+          help: what the error advises.
 
         Raises:
           UserError: the folder holds none, or a damaged one.
@@ -56,7 +61,7 @@ class Summary:
             raise UserError(
                 f"corpus.json or throughput.json cannot be read ({error})",
                 where=str(folder),
-                help="a folder that python -m t5x_like.corpus made; --overwrite makes it again",
+                help=help,
                 code=Exit.BAD_DATA,
             ) from None
         return cls(path=str(folder), data=data, seconds=seconds)
@@ -119,7 +124,8 @@ class Summary:
             lines.append("no document is left: samples.jsonl shows what was rejected, and why")
         if not self.made_before:
             lines.append(f"{self.path} written in {self.seconds['wall']:.1f} s")
-        lines.append("next: " + self._next())
+        if self.data["splits"]["train"]["documents"]:
+            lines.append("next: " + self._next())
         return "\n".join(lines)
 
     def _next(self) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from t5x_like.data import reading, sources
 from t5x_like.data.compression import Damaged, chunks
-from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, plain, too_long
+from t5x_like.data.documents import Block, Document, Problem, Settings, bad_url, decoded, plain, too_long
 from t5x_like.data.pages import charsets, http, warc
 from t5x_like.data.pages.base import RawPage, Unit
 from t5x_like.data.sources import PAGES, SourceFile
@@ -45,7 +45,7 @@ def find(
     if not files and absent:
         raise absent[0]
     return files, [
-        Problem("missing_file", sources.printable(error.where or ""), 0, 0, "skipped", error.what)
+        Problem(error.kind, sources.printable(error.where or ""), 0, 0, "skipped", error.what)
         for error in absent or ()
     ]
 
@@ -171,9 +171,9 @@ _BESIDE = ("request", "revisit", "metadata", "warcinfo")
 
 
 def _known(record: warc.Record) -> tuple[str, str]:
-    """Address and date of a record; wget and others put the address in angle brackets."""
+    """Address, as it stands there, and date of a record; wget and others put the address in angle brackets."""
     url = record.headers.get("warc-target-uri", "").removeprefix("<").removesuffix(">")
-    return plain(url), plain(record.headers.get("warc-date", ""), 40)
+    return url, plain(record.headers.get("warc-date", ""), 40)
 
 
 def _conversion(record: warc.Record, file: SourceFile, settings: Settings) -> Iterator[Document | Problem]:
@@ -235,4 +235,7 @@ def _page(
     if not html or html.isspace():
         yield _problem("empty_document", file, position, "")
         return
-    yield RawPage(html, url, timestamp, file.name, position)
+    known = plain(url)
+    if url and not known:
+        yield bad_url(url, file, 0, position)
+    yield RawPage(html, known, timestamp, file.name, position)

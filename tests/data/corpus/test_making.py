@@ -454,6 +454,7 @@ def test_nothing_left_is_a_result(tmp_path, model):
     (tmp_path / "short.txt").write_text("Too short.\n\nThis is too short as well.")
     summary = make(small(tmp_path, tmp_path / "out", tokenizer=model), quiet=True)
     assert summary.code == Exit.BAD_DATA and "no document is left" in str(summary)
+    assert "next:" not in str(summary)
     samples = (tmp_path / "out" / "samples.jsonl").read_text()
     assert "Too short." in samples and "too_few_sentences" in samples
 

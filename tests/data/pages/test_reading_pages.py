@@ -9,12 +9,13 @@ import pickle
 import fsspec
 import pytest
 import zstandard
+from fsspec.implementations.local import LocalFileSystem
 
 from t5x_like.data import example_proto, sources
 from t5x_like.data.documents import Document, Problem, Settings
 from t5x_like.data.pages import RawPage, charsets, find, read, units
 from t5x_like.errors import UserError
-from tests.data.pages.web import packed, page, read_all, response
+from tests.data.pages.web import packed, page, read_all, record, response
 
 SETTINGS = Settings()
 
@@ -79,11 +80,70 @@ def test_a_folder_inside_that_cannot_be_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     files, missing = find([str(tmp_path)])
     assert [each.name for each in files] == [f"{tmp_path}/a/x.html"]
-    assert [(each.kind, each.file) for each in missing] == [("missing_file", f"{tmp_path}/b")]
+    assert [(each.kind, each.file) for each in missing] == [("unreadable_file", f"{tmp_path}/b")]
     with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
         find([str(tmp_path)], bad_input="fail")
     with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
         find([str(tmp_path / "b")])
+
+
+def test_links_to_folders_are_told_and_not_followed(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "in"
+    for each in (elsewhere, folder):
+        each.mkdir()
+        (each / "x.html").write_text("<html><p>text")
+    for name in ("b", ".hidden"):
+        (folder / name).symlink_to(elsewhere)
+    (folder / "y.html").symlink_to(elsewhere / "x.html")  # a file is a file
+    files, missing = find([str(folder)])
+    assert [each.name for each in files] == [f"{folder}/x.html", f"{folder}/y.html"]
+    assert [(each.kind, each.file) for each in missing] == [("link_not_followed", f"{folder}/b")]
+    message = "a link to a folder is not followed"
+    with pytest.raises(UserError, match=message):
+        find([str(folder)], bad_input="fail")
+    for name in ("x.html", "y.html"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=message):  # nothing else is there
+        find([str(folder)])
+    assert len(find([str(folder / "b")])[0]) == 1, "a link that was named is followed"
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "a.html").write_text("<html><p>text")
+    (tmp_path / "b.html").write_text("<html><p>text")
+    whole = LocalFileSystem.open
+
+    def opened(self, path, *args, **kwargs):
+        if str(path).endswith("b.html"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(LocalFileSystem, "open", opened)
+    for name in ("", "/*.html"):
+        files, missing = find([f"{tmp_path}{name}"])
+        assert [each.name for each in files] == [f"{tmp_path}/a.html"]
+        (problem,) = missing
+        assert (problem.kind, problem.file) == ("unreadable_file", f"{tmp_path}/b.html")
+        assert "Permission denied" in problem.detail
+
+
+def test_addresses_that_are_not_kept_are_counted(tmp_path):
+    long = "http://example.com/" + "x" * 2048
+    (tmp_path / "a.warc").write_bytes(packed([response(long, b"<html><p>text"), page(0)], ""))
+    (tmp_path / "b.wet").write_bytes(packed([record("conversion", b"text", WARC_Target_URI=long)], ""))
+    values = ["http://e.com/\x1b[2J", "\ud800", 5, "", None, "http://e.com/1"]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": "t", "url": v}) + "\n" for v in values))
+    pages, documents, problems = read_all(tmp_path)
+    assert [each.url for each in pages] == ["", "http://example.com/0"]
+    assert [each.url for each in documents] == ["", "", "", "", "", "", "http://e.com/1"]
+    assert [(each.kind, each.action, each.file.rpartition("/")[2], each.line) for each in problems] == [
+        ("bad_url", "mended", "a.warc", 0),
+        ("bad_url", "mended", "b.wet", 0),
+        ("bad_url", "mended", "c.jsonl", 1),
+        ("bad_url", "mended", "c.jsonl", 2),
+        ("bad_url", "mended", "c.jsonl", 3),
+    ]
+    assert all(each.detail.isascii() and each.detail.isprintable() for each in problems)
 
 
 def test_small_files_share_a_unit_and_units_cross_processes(tmp_path):
@@ -114,7 +174,7 @@ def test_text_in_every_form(tmp_path):
         ("four", "", "", "b.txt.gz", 7),
         ("five", "", "", "c.jsonl.zst", 0),
     ]
-    assert [(each.kind, each.byte) for each in problems] == [("broken_json", 78)]
+    assert [(each.kind, each.byte) for each in problems] == [("broken_json", 78), ("bad_url", 85)]
 
 
 def test_parquet_and_tfds_keep_url_and_timestamp(tmp_path):

@@ -39,7 +39,7 @@ class LangDetect:
 
     def __post_init__(self) -> None:
         in_unit(self, "min_probability")
-        language_codes.check(self, language_codes.LANGDETECT)
+        language_codes.check(self.languages, language_codes.LANGDETECT, "LangDetect")
 
     def __call__(self, document: Document) -> Document | Rejection:
         found = langdetect.probabilities(document.text)
@@ -75,7 +75,8 @@ class CLD3:
 
     def __post_init__(self) -> None:
         in_unit(self, "min_probability")
-        language_codes.check(self, language_codes.CLD3)
+        if self.languages or not self.keep_unknown:
+            language_codes.check(self.languages, language_codes.CLD3, "CLD3")
 
     def __call__(self, document: Document) -> Document | Rejection:
         found = _cld3().FindLanguage(document.text)
@@ -112,7 +113,7 @@ class FastText:
 
     def __post_init__(self) -> None:
         in_unit(self, "min_probability")
-        language_codes.check(self, language_codes.FASTTEXT)
+        language_codes.check(self.languages, language_codes.FASTTEXT, "FastText")
 
     def __call__(self, document: Document) -> Document | Rejection:
         found = zip(*_fasttext().predict(document.text.replace("\n", " "), k=-1, threshold=0.0))

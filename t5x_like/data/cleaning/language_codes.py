@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from t5x_like.errors import UserError, did_you_mean
 
 
-class _Chooses(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def languages(self) -> tuple[str, ...]: ...
-
-
-def check(rule: _Chooses, known: tuple[str, ...]) -> None:
-    """Raises `UserError` where a rule is to keep a language that its identifier never finds."""
-    for language in rule.languages:
+def check(languages: tuple[str, ...], known: tuple[str, ...], rule: str) -> None:
+    """Raises `UserError` where a rule is to keep a language that its identifier never finds, or none at all."""
+    if not languages:
+        raise UserError(f"{rule} is to keep no language", where="languages", help='languages=("en",)')
+    for language in languages:
         if language not in known:
             raise UserError(
-                f"{type(rule).__name__} knows no language {language!r}",
+                f"{rule} knows no language {language!r}",
                 where="languages",
                 help=did_you_mean(language, known),
             )

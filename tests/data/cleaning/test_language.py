@@ -99,6 +99,13 @@ def test_languages_that_no_text_is_in(rule):
     assert error.value.help == "did you mean en?"
 
 
+def test_some_language_is_kept():
+    for rule, others in ((LangDetect, {}), (CLD3, {"keep_unknown": False}), (FastText, {})):
+        with pytest.raises(UserError, match="keep no language"):
+            rule(languages=(), **others)
+    assert CLD3(languages=()).keep_unknown, "what is kept is the unknown"
+
+
 def test_codes_are_those_of_the_packages():
     pytest.importorskip("langdetect")
     assert set(language_codes.LANGDETECT) == set(langdetect._profiles().languages)

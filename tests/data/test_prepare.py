@@ -307,7 +307,7 @@ def test_a_mistake_before_the_first_unit_can_be_mended_at_once(source, tmp_path)
 def test_two_at_once(source, model, tmp_path):
     with (
         partial.held(tmp_path / "out.partial"),
-        pytest.raises(UserError, match="another process prepares") as error,
+        pytest.raises(UserError, match="another process makes the same output") as error,
     ):
         prepare(arguments(source, tmp_path / "out", tokenizer=model), quiet=True)
     assert error.value.code == Exit.LOCKED

@@ -118,3 +118,35 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def refuse_foreign(output: Path, marker: str, kind: str) -> None:
+    """Never writes over a folder that is not what it is to become.
+
+    Args:
+      output: of the command.
+      marker: the file that such a folder has.
+      kind: what such a folder is called, such as `a corpus`.
+
+    Raises:
+      UserError: something else is there.
+    """
+    if not output.exists() or (output / marker).is_file():
+        return
+    if output.is_file() or any(output.iterdir()):
+        raise UserError(
+            f"the output exists and is not {kind}",
+            where=str(output),
+            help="another --output, or remove it",
+            code=Exit.CANNOT_WRITE,
+        )
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The error of a finished piece that cannot be read."""
+    return UserError(
+        f"an intermediate file is damaged ({error})",
+        where=str(path),
+        help="remove it and give the same command again",
+        code=Exit.BAD_DATA,
+    )

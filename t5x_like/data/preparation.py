@@ -20,7 +20,7 @@ from typing import Any
 from t5x_like.data import changes, sources, text_dataset
 from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Problem, Settings, nothing_left
-from t5x_like.data.partial import difference, digest, held, replace, start_or_continue
+from t5x_like.data.partial import difference, digest, held, refuse_foreign, replace, start_or_continue
 from t5x_like.data.prepare_report import Progress, Summary
 from t5x_like.data.sampling import tokenizer_sample
 from t5x_like.data.sources import SourceFile
@@ -120,7 +120,7 @@ def prepare(
         if text_made:
             return summary
     else:
-        _refuse_foreign(output)
+        refuse_foreign(output, "manifest.json", "a token dataset")
     partial = output.with_name(output.name + ".partial")
     size = sum(file.size for file in files)
     with held(partial), Progress(size, quiet=quiet) as progress:
@@ -216,19 +216,6 @@ def _changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
     names = [{**file, "name": Path(file["name"]).name} for file in old]
     found = changes.inputs(names, new[:LISTED])
     return "".join(f"\n  {line}" for line in found[: changes.MOST])
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Never writes over a folder that is no token dataset."""
-    if not output.exists() or (output / "manifest.json").is_file():
-        return
-    if output.is_file() or any(output.iterdir()):
-        raise UserError(
-            "the output exists and is not a token dataset",
-            where=str(output),
-            help="another --output, or remove it",
-            code=Exit.CANNOT_WRITE,
-        )
 
 
 def _text_is_made(arguments: Arguments, request: dict[str, Any]) -> bool:

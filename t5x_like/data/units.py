@@ -22,13 +22,13 @@ from safetensors.numpy import save
 from t5x_like.data import text_dataset
 from t5x_like.data import workers as processes
 from t5x_like.data.documents import HARMLESS, Block, Document, Problem, Settings
+from t5x_like.data.partial import damaged
 from t5x_like.data.prepare_report import Progress
 from t5x_like.data.reading import blocks, parse
 from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_writer import token_dtype, write_durably
 from t5x_like.data.tokenizers import Tokenizer, load_tokenizer
 from t5x_like.data.workers import Piece
-from t5x_like.errors import Exit, UserError
 
 SPLITS = ("train", "validation")
 LISTED = 1000
@@ -171,12 +171,7 @@ def read_unit(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             stats = json.loads(file.metadata()["stats"])
             return stats, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(
-            f"an intermediate file is damaged ({error})",
-            where=str(path),
-            help="remove it and give the same command again",
-            code=Exit.BAD_DATA,
-        ) from None
+        raise damaged(path, error) from None
 
 
 def text_hash(text: str, seed: int = 0) -> int:

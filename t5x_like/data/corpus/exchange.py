@@ -22,8 +22,8 @@ from jaxtyping import UInt64
 from safetensors.numpy import save
 
 from t5x_like.data.dedup.base import KEY_BYTES, Entry, Round, Said, Verdict
+from t5x_like.data.partial import damaged
 from t5x_like.data.token_writer import write_durably
-from t5x_like.errors import Exit, UserError
 
 RANGE_BYTES = 32 << 20
 """Entries that a judge holds at once, in bytes as they lie on disk."""
@@ -105,12 +105,7 @@ class _Table:
                 if name != "__metadata__"
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"an intermediate file is damaged ({error})",
-                where=str(path),
-                help="remove it and give the same command again",
-                code=Exit.BAD_DATA,
-            ) from None
+            raise damaged(path, error) from None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]

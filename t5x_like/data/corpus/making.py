@@ -22,7 +22,7 @@ from t5x_like.data.corpus.tally import Tally, total
 from t5x_like.data.documents import Document, Problem, Settings, nothing_left
 from t5x_like.data.pages import reading
 from t5x_like.data.pages.base import RawPage
-from t5x_like.data.partial import difference, digest, held, replace, start_or_continue
+from t5x_like.data.partial import difference, digest, held, refuse_foreign, replace, start_or_continue
 from t5x_like.data.preparation import AnyTraining
 from t5x_like.data.preparation import Arguments as Preparation
 from t5x_like.data.prepare_report import Progress
@@ -31,7 +31,7 @@ from t5x_like.data.tokenizer_training import Training
 from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.data.units import default_workers
 from t5x_like.data.workers import Pool
-from t5x_like.errors import Exit, UserError
+from t5x_like.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
             with held(partial):
                 shutil.rmtree(partial)
         return summary
-    _refuse_foreign(output)
+    refuse_foreign(output, "corpus.json", "a corpus")
     if arguments.engine == "local":
         _try_rules(arguments.recipe)
     unit_bytes = arguments.unit_bytes or reading.default_unit_bytes(files)
@@ -223,16 +223,3 @@ def _made_before(output: Path, request: dict[str, Any]) -> Summary:
             help="another --output, or --overwrite to replace it",
         )
     return dataclasses.replace(summary, made_before=True)
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Never writes over a folder that is no corpus."""
-    if not output.exists() or (output / "corpus.json").is_file():
-        return
-    if output.is_file() or any(output.iterdir()):
-        raise UserError(
-            "the output exists and is not a corpus",
-            where=str(output),
-            help="another --output, or remove it",
-            code=Exit.CANNOT_WRITE,
-        )

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import RUN
 
-from t5x_like import config, racing, reporting, typed
+from t5x_like import config, race_plan, reporting, typed
 from t5x_like.data import text_dataset
 from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.token_dataset import TokenDataset
@@ -112,7 +112,7 @@ def made(tmp_path_factory):
         "tfds_splits": (root / "text" / "dataset_info.json", lambda: formats.tfds_splits(root / "text")),
         "finetune.json": (root / "finetune.json", lambda: results.agree(root, {"task": "x", "seeds": 2})),
         "seeds/0.json": (root / "seeds" / "0.json", lambda: results.finished(root)),
-        "plan.json": (root / "plan.json", lambda: racing._read_plan(root / "plan.json")),
+        "plan.json": (root / "plan.json", lambda: race_plan.read_plan(root / "plan.json")),
         "task.json": (root / "task.json", lambda: definitions.find(str(root / "task.json"))),
     }  # fmt: skip
     if record is not None:

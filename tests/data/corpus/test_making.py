@@ -153,31 +153,41 @@ def test_killed_again_and_again(pages, model, reference, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("files", [3, 14, 30])
-def test_killed_from_outside(pages, model, reference, tmp_path, files):
-    """kill -9 of the whole command at work with two processes, when so many files are there."""
+@pytest.mark.parametrize("renames", [1, 4, 7])
+def test_killed_from_outside(pages, model, reference, tmp_path, renames):
+    """kill -9 of the whole command at work with two processes, when it has put so many things in their place."""
     output = tmp_path / "out"
     program = (
-        "import sys, json\nfrom pathlib import Path\nsys.path[:0] = json.loads(sys.argv[1])\n"
-        "from test_making import make, small\n"
+        "import os, sys, json\nfrom pathlib import Path\nsys.path[:0] = json.loads(sys.argv[1])\n"
+        "from test_making import killed_after, make, small\n"
         "if __name__ == '__main__':\n"
+        "    killed_after(int(sys.argv[5]))\n"
         "    make(small(Path(sys.argv[2]), Path(sys.argv[3]), tokenizer=sys.argv[4], workers=2), quiet=True)\n"
     )
     script = tmp_path / "program.py"
     script.write_text(program)
     path = [str(Path(__file__).parent), str(Path(crawl.__file__).parent), *sys.path]
-    command = [sys.executable, str(script), json.dumps(path), str(pages), str(output), model]
+    command = [sys.executable, str(script), json.dumps(path), str(pages), str(output), model, str(renames)]
     process = subprocess.Popen(command, start_new_session=True)
-    while process.poll() is None:
-        if sum(path.is_file() for path in (tmp_path / "out.partial").rglob("*")) >= files:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.02)
     assert process.wait() == -signal.SIGKILL
     while _held(tmp_path / "out.partial" / "lock", process.pid):
         time.sleep(0.02)
     make(small(pages, output, tokenizer=model), quiet=True)
     assert contents(output) == contents(reference)
+
+
+def killed_after(renames: int) -> None:
+    """This process, its workers not, dies by SIGKILL when it has renamed so many files and folders."""
+    left = itertools.count(renames - 1, -1)
+    for name in ("replace", "rename"):
+
+        def instead(path, target, original=getattr(Path, name)):
+            done = original(path, target)
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+        setattr(Path, name, instead)
 
 
 def _held(lock: Path, session: int) -> bool:

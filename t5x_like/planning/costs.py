@@ -15,14 +15,12 @@ the gradient is not finite) the dearer branch counts.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
 from collections.abc import Callable
 
+from t5x_like.planning import operations
+from t5x_like.planning.collectives import COLLECTIVES, Collective, collective, collective_bytes
 from t5x_like.planning.hlo import Computation, Instruction, Module, Shape
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
@@ -36,25 +34,6 @@ _FREE_CALLS = (
     "Sharding",
     "ProvenanceTracking",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """One instruction that devices do together.
-
-    Attributes:
-      kind: one of `COLLECTIVES`, or `send`: to another slice.
-      bytes: a device, each time: of the whole array that is gathered, scattered, summed or sent.
-      times: a step.
-      group: the devices of one group, by their place in the mesh; () for all.
-      overlaps: started, and waited for later, so that work can go on meanwhile.
-    """
-
-    kind: str
-    bytes: int
-    times: int
-    group: tuple[int, ...]
-    overlaps: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +141,13 @@ class _Counter:
     def _add(self, instruction: Instruction, inside: Computation, times: int) -> None:
         if instruction.opcode == "fusion":
             self._fused_collectives(instruction, times)
-        elif found := _collective(instruction, inside, times):
+        elif found := collective(instruction, inside, times):
             self.collectives.append(found)
         moved = _bytes(self.module, instruction, inside)
-        flops = _flops(self.module, instruction, inside)
-        self.unknown_kernels += instruction.opcode == "custom-call" and _kernel(instruction, inside) is None
+        flops = operations.flops(self.module, instruction, inside)
+        self.unknown_kernels += (
+            instruction.opcode == "custom-call" and operations.kernel(instruction, inside) is None
+        )
         if moved or flops:
             self.work.append(Work(flops, moved, times, instruction.op_name))
 
@@ -175,7 +156,7 @@ class _Counter:
         speak of one channel, which counts once, where it is met most rarely."""
         computation = self.module.computations[instruction.called[0]]
         for part in computation.instructions.values():
-            if found := _collective(part, computation, times):
+            if found := collective(part, computation, times):
                 channel = part.attribute(r"channel_id=(\d+)") or f"{computation.name}/{part.name}"
                 shared = "async" in computation.name
                 before = self.fused.get(channel)
@@ -183,103 +164,6 @@ class _Counter:
                     found = min(before, found, key=lambda c: c.times)
                     shared |= before.overlaps
                 self.fused[channel] = dataclasses.replace(found, overlaps=shared or found.overlaps)
-
-
-# ---- operations -----------------------------------------------------------------------------------
-
-
-def _flops(module: Module, instruction: Instruction, inside: Computation) -> float:
-    match instruction.opcode:
-        case "dot":
-            return _dot(instruction, inside)
-        case "convolution":
-            return _convolution(instruction, inside)
-        case "fusion":
-            computation = module.computations[instruction.called[0]]
-            return math.fsum(_flops(module, i, computation) for i in computation.instructions.values())
-        case "custom-call":
-            return _kernel(instruction, inside) or 0.0
-    return 0.0
-
-
-_FLASH = {"flash_mha_bwd_dkv": 4, "flash_mha_bwd_dq": 3}
-"""Products of [T, S, H] in the backward kernels of jax.experimental.pallas.ops.tpu.flash_attention, which, unlike the
-forward kernel, bring no estimate: scores, their gradient and the two or one gradients of the inputs."""
-
-
-def _kernel(instruction: Instruction, inside: Computation) -> float | None:
-    """Of a Pallas kernel: its own estimate, or what is known of it; None of an unknown one, 0 of other calls."""
-    if "tpu_custom_call" not in instruction.attributes:
-        return 0.0
-    estimate = instruction.attribute(r'"cost_estimate":(\{[^}]*\})')
-    if estimate:
-        return float(json.loads(estimate).get("flops", 0))
-    for name, products in _FLASH.items():
-        if instruction.name.startswith(name):
-            query, key = (inside.instructions[o].shapes[0].dimensions for o in instruction.operands[:2])
-            return 2.0 * products * math.prod(query) * key[2]
-    return None
-
-
-def _dot(instruction: Instruction, inside: Computation) -> float:
-    left = inside.instructions[instruction.operands[0]].shapes[0]
-    dimensions = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
-    contracted = math.prod(left.dimensions[int(d)] for d in dimensions.split(",") if d)
-    return 2.0 * instruction.shapes[0].elements * contracted
-
-
-def _convolution(instruction: Instruction, inside: Computation) -> float:
-    """A TPU's compiler writes matrix products as convolutions, batch dimensions as spatial ones with a dilation that
-    leaves one true product a place: only the places where window and input meet are counted (the rule of
-    xla/service/hlo_cost_analysis.cc, HandleConvolution)."""
-    left, right = (inside.instructions[name].shapes[0] for name in instruction.operands[:2])
-    labels = instruction.attribute(r"dim_labels=(\S+?),?(?:\s|$)") or ""
-    lhs, rest = labels.split("_")
-    rhs, out = rest.split("->")
-    window = instruction.attribute(r"window=\{([^}]*)\}") or ""
-    fields = dict(part.split("=") for part in window.split())
-    output = instruction.shapes[0]
-    spatial = sorted(c for c in rhs if c.isdigit())
-    size = [int(s) for s in fields.get("size", "").split("x") if s]
-
-    def each(name: str, default: int) -> list[int]:
-        return [int(v) for v in fields[name].split("x")] if name in fields else [default] * len(size)
-
-    pads = [
-        tuple(int(v) for v in p.split("_"))
-        for p in fields.get("pad", "x".join(["0_0"] * len(size))).split("x")
-        if p
-    ]
-    places = 1
-    for d, label in enumerate(spatial):
-        places *= _meetings(
-            left.dimensions[lhs.index(label)],
-            output.dimensions[out.index(label)],
-            size[d],
-            each("stride", 1)[d],
-            pads[d][0],
-            each("lhs_dilate", 1)[d],
-            each("rhs_dilate", 1)[d],
-        )
-    groups = int(instruction.attribute(r"feature_group_count=(\d+)") or 1)
-    batch_groups = int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
-    del right
-    features_in = left.dimensions[lhs.index("f")] // groups
-    features_out = output.dimensions[out.index("f")]
-    batch = left.dimensions[lhs.index("b")] // batch_groups
-    return 2.0 * batch * features_in * features_out * places
-
-
-def _meetings(base: int, out: int, size: int, stride: int, pad: int, dilate: int, window_dilate: int) -> int:
-    """(output place, window place) pairs that fall on an element of the input, not on padding or dilation."""
-    dilated = (base - 1) * dilate + 1 if base else 0
-    found = 0
-    for k in range(size):
-        offset = k * window_dilate - pad
-        for o in range(out):
-            position = o * stride + offset
-            found += 0 <= position < dilated and position % dilate == 0
-    return found
 
 
 # ---- bytes ----------------------------------------------------------------------------------------
@@ -308,7 +192,7 @@ def _bytes(module: Module, instruction: Instruction, inside: Computation) -> flo
     if opcode == "scatter":
         return 3 * sum(s.memory_bytes for s in operands[-1])
     if opcode.endswith("-start"):  # a collective: what comes in and what goes out, not the handles
-        return _collective_bytes(instruction, inside) * 2
+        return collective_bytes(instruction, inside) * 2
     return written + sum(shape.memory_bytes for shapes in operands for shape in shapes)
 
 
@@ -381,75 +265,6 @@ def _written(module: Module, computation: Computation, root: Instruction) -> flo
         inner = module.computations[root.called[0]]
         return _written(module, inner, inner.root)
     return sum(shape.bytes for shape in root.shapes)
-
-
-# ---- collectives ----------------------------------------------------------------------------------
-
-
-def _collective(instruction: Instruction, inside: Computation, times: int) -> Collective | None:
-    opcode = instruction.opcode.removesuffix("-start")
-    if (
-        opcode == "send"
-    ):  # what a TPU's compiler makes of collectives between slices: its part goes over the network
-        return Collective(
-            "send", inside.instructions[instruction.operands[0]].shapes[0].bytes, times, (), True
-        )
-    if opcode not in COLLECTIVES:
-        return None
-    group = devices(instruction.attribute(r"(?:replica_groups|source_target_pairs)=(.*)") or "")
-    kind = "reduce-scatter" if opcode == "all-reduce" and _only_sliced(instruction, inside) else opcode
-    return Collective(
-        kind, _collective_bytes(instruction, inside), times, group, instruction.opcode != opcode
-    )
-
-
-def _only_sliced(instruction: Instruction, inside: Computation) -> bool:
-    """An all-reduce of which a device keeps its own slice: the TPU's way to write a reduce-scatter."""
-    users = inside.users[instruction.name]
-    return bool(users) and all(u.opcode == "dynamic-slice" for u in users)
-
-
-def _collective_bytes(instruction: Instruction, inside: Computation) -> int:
-    """Of the whole array: what goes in, or what comes out where that is more."""
-    incoming = sum(s.bytes for name in instruction.operands for s in inside.instructions[name].shapes)
-    if instruction.opcode == "all-gather-start":  # ((inputs), (outputs), ...)
-        outgoing = sum(s.bytes for s in instruction.shapes) - incoming
-    elif instruction.opcode.endswith("-start"):
-        outgoing = 0
-    else:
-        outgoing = sum(s.bytes for s in instruction.shapes)
-    return max(incoming, outgoing)
-
-
-def devices(text: str) -> tuple[int, ...]:
-    """The first group of `{{0,1},{2,3}}`, of `[2,4]<=[4,2]T(1,0)` or of `mesh['a'=4,'b'=2] {'b'}`, as places in the
-    mesh; () for all devices."""
-    if match := re.match(r"\{\{([\d,]*)\}", text):
-        return tuple(int(d) for d in match[1].split(",") if d)
-    if match := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        size = [int(s) for s in match[1].split(",")][-1]
-        shape = [int(s) for s in match[2].split(",")]
-        order = [int(s) for s in match[3].split(",")] if match[3] else list(range(len(shape)))
-        return tuple(_number(i, shape, order) for i in range(size))
-    if match := re.match(r"mesh\[([^\]]*)\](?:<=\[[^\]]*\](?:T\([\d,]+\))?)?\s*\{([^}]*)\}", text):
-        axes = [(n, int(s)) for n, s in re.findall(r"'([^']+)'=(\d+)", match[1])]
-        named = set(re.findall(r"'([^']+)'", match[2]))
-        group = [0]
-        for axis, (name, size) in enumerate(axes):
-            stride = math.prod(s for _, s in axes[axis + 1 :])
-            if name in named:
-                group = [g + i * stride for g in group for i in range(size)]
-        return tuple(group)
-    return ()
-
-
-def _number(index: int, shape: list[int], order: list[int]) -> int:
-    """Entry `index` of `iota(shape)` transposed by `order` and flattened."""
-    transposed = [shape[axis] for axis in order]
-    place = [0] * len(shape)
-    for axis in reversed(range(len(order))):
-        index, place[order[axis]] = divmod(index, transposed[axis])
-    return sum(p * math.prod(shape[a + 1 :]) for a, p in enumerate(place))
 
 
 # ---- what is kept ---------------------------------------------------------------------------------

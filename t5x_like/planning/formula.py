@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from t5x_like.planning.costs import Collective
+from t5x_like.planning.collectives import Collective
 from t5x_like.planning.stages import AnyMesh, Stage, state_bytes
 from t5x_like.training import partitioning
 

@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from t5x_like.planning.costs import Collective
+from t5x_like.planning.collectives import Collective
 from t5x_like.planning.topologies import Topology
 
 Place = tuple[int, tuple[int, ...]]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from t5x_like.planning import costs, hlo
+from t5x_like.planning import collectives, costs, hlo
 
 B, D, L = 8, 32, 5
 
@@ -112,7 +112,7 @@ def test_what_the_backward_pass_needs_is_kept():
     ],
 )
 def test_groups_of_devices(text, group):
-    assert costs.devices(text) == group
+    assert collectives.devices(text) == group
 
 
 # As libtpu 0.0.42 prints them: projections and attention of T5-base, eight rows of 512.

@@ -3,7 +3,8 @@
 import pytest
 
 from t5x_like.planning import roofline, topologies
-from t5x_like.planning.costs import Collective, Costs, Work
+from t5x_like.planning.collectives import Collective
+from t5x_like.planning.costs import Costs, Work
 
 V5E = topologies.parse("v5e:16x16")
 HUNDRED_MB = 100_000_000

@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 FAMILY ?= t5
 
-.PHONY: quickstart test test-fast test-minilm test-tpu test-beam lint types bench clean install lock release
+.PHONY: quickstart test test-fast test-minilm test-tpu lint types bench clean install lock release
 
 quickstart: $(VENV)/installed
 	@$(RUN) -m t5x_like.quickstart --family=$(FAMILY)
@@ -30,14 +30,6 @@ test-tpu: $(VENV)/installed
 	  "$$($(RUN) -c 'import importlib.metadata as m; \
 	  print(next(r for r in m.requires("jax") if r.startswith("libtpu")).split(";")[0])')"
 	PYTHONPATH=$(LIBTPU) $(RUN) -m pytest tests/planning/test_tpu.py
-
-# Apache Beam 2.77 asks for pyarrow < 26 and protobuf < 7, so it has an environment of its own beside the pinned set.
-BEAM = build/beam
-test-beam: $(VENV)/installed
-	@test -f $(BEAM)/installed || { python3 -m venv $(BEAM) \
-		&& $(RUN) -c "import site; print(site.getsitepackages()[0])" > $$(echo $(BEAM)/lib/python3*/site-packages)/pinned.pth \
-		&& $(BEAM)/bin/python -m pip install --quiet apache-beam==2.77.0 && touch $(BEAM)/installed; }
-	$(BEAM)/bin/python -m pytest tests/data/corpus/test_beam.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

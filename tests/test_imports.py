@@ -13,20 +13,8 @@ def modules():
     return sorted(m.name for m in pkgutil.walk_packages(t5x_like.__path__, "t5x_like.") if not m.ispkg)
 
 
-IMPORT = """
-import importlib, sys
-from t5x_like.errors import UserError
-for name in {names!r}:
-    try:
-        importlib.import_module(name)
-    except UserError as e:  # a room of an extra that is not installed says which
-        assert name == "t5x_like.data.corpus.beam" and "apache-beam" in str(e), (name, e)
-print({heavy})
-"""
-
-
 def imported(names):
-    code = IMPORT.format(names=names, heavy=HEAVY)
+    code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint({HEAVY})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert out.returncode == 0, out.stderr
     return out.stdout.strip()

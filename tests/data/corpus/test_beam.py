@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import crawl
@@ -11,6 +13,7 @@ import pytest
 
 from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
 from t5x_like.data.cleaning.pii import MaskPII
+from t5x_like.data.corpus import beam
 from t5x_like.data.corpus.making import Arguments, make
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateTexts, DuplicateURLs
@@ -18,9 +21,6 @@ from t5x_like.data.dedup.near import NearDuplicates
 from t5x_like.data.dedup.spans import DuplicateSpans
 from t5x_like.data.documents import Settings
 from t5x_like.errors import UserError
-
-pytest.importorskip("apache_beam")
-from t5x_like.data.corpus import beam
 
 C4 = Corpus(
     name="small",
@@ -71,7 +71,7 @@ def _arguments(pages: Path, output: Path, recipe: Corpus, **changes) -> Argument
     )
 
 
-@pytest.mark.parametrize("recipe", [C4, SPANS, Corpus(name="none")], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [C4, SPANS], ids=lambda recipe: recipe.name)
 def test_the_same_corpus_as_the_local_engine(pages, tmp_path, recipe):
     local = make(_arguments(pages, tmp_path / "local", recipe), quiet=True)
     piped = make(_arguments(pages, tmp_path / "beam", recipe, engine="beam"), quiet=True)
@@ -113,7 +113,7 @@ def test_an_error_of_ours_inside_a_worker_is_told_as_it_is(pages, tmp_path):
 
 
 def test_a_pipeline_that_ended_is_not_run_again(pages, tmp_path, monkeypatch):
-    asked = _arguments(pages, tmp_path / "out", Corpus(name="none"), engine="beam")
+    asked = _arguments(pages, tmp_path / "beam", Corpus(name="none"), engine="beam")
     ran = []
     build = beam._build
     monkeypatch.setattr(beam, "_build", lambda *given: ran.append(1) or build(*given))
@@ -124,3 +124,12 @@ def test_a_pipeline_that_ended_is_not_run_again(pages, tmp_path, monkeypatch):
     monkeypatch.setattr(beam, "_build", lambda *given: ran.append(2))
     make(asked, quiet=True)
     assert ran == [1]
+    make(_arguments(pages, tmp_path / "local", Corpus(name="none")), quiet=True)
+    assert contents(tmp_path / "beam") == contents(tmp_path / "local")
+
+
+def test_without_the_package_it_says_which(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, beam.__name__)
+    with pytest.raises(UserError, match="the package apache-beam"):
+        importlib.import_module(beam.__name__)

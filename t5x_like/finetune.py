@@ -70,6 +70,8 @@ _LABELS = flags.DEFINE_list(
 _METRICS = flags.DEFINE_list(
     "metrics", [], "of a task of your own; default: all of its kind", flag_values=FLAGS
 )
+OF_ONES_OWN = ("text_columns", "label_column", "labels", "metrics")
+"""Flags that mean something beside --kind alone."""
 _PREDICT = flags.DEFINE_string(
     "predict", None, "file of examples to predict with --output's model", flag_values=FLAGS
 )
@@ -108,7 +110,15 @@ def task_of(name: str) -> Task:
     from t5x_like.tasks import definitions
 
     if _KIND.value is None:
-        return definitions.find(name)
+        found = definitions.find(name)
+        for flag in OF_ONES_OWN:
+            if FLAGS[flag].present:
+                raise UserError(
+                    f"--{flag} describes a task of your own, and {found.name} has its own columns, labels and metrics",
+                    where="command line",
+                    help=f"--task=NAME --kind={found.kind} --{flag}=...; or a task file",
+                )
+        return found
     if _KIND.value not in definitions.KINDS:
         raise UserError(
             f"no kind of task {_KIND.value!r}",

@@ -19,6 +19,8 @@ from t5x_like.errors import UserError, did_you_mean, nearest
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 16 * 2**20
+WHOLE = "the configuration"
+"""In messages, where no field has a path."""
 MAX_WHOLE = 2**53
 """The largest whole number in a configuration: what JSON keeps exactly everywhere, and all arithmetic of ours holds."""
 
@@ -78,8 +80,8 @@ def check(value: Any, annotation: Any, path: str = "", where: str | None = None)
         if _fits(value, option):
             break
     else:
-        raise _refuse(path or "the configuration", annotation, value, where)
-    _check_plain(value, path or "the configuration", where)
+        raise _refuse(path or WHOLE, annotation, value, where)
+    _check_plain(value, path or WHOLE, where)
     if dataclasses.is_dataclass(value):
         for name, hint in fields(type(value)).items():
             check(getattr(value, name), hint, f"{path}.{name}" if path else name, where)
@@ -277,7 +279,7 @@ def _construct(cls: type, values: dict[str, Any], path: str, where: str | None) 
         raise UserError(
             f"{path}: {cls.__name__} cannot be made without {', '.join(missing)}",
             where=where,
-            help=f"write it as JSON: --set='{path}={example}'",
+            help=f"such as {example}" if path == WHOLE else f"write it as JSON: --set='{path}={example}'",
         )
     return cls(**values)
 
@@ -301,7 +303,7 @@ def to_data(tree: Any) -> Any:
 
 def from_data(data: Any, annotation: Any, path: str = "", where: str | None = None) -> Any:
     """The inverse of `to_data` for a value of this annotation. Missing fields take their defaults."""
-    shown = path or "the configuration"
+    shown = path or WHOLE
     if isinstance(data, dict):
         classes = _classes(annotation)
         if not classes:

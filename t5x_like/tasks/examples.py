@@ -80,7 +80,7 @@ def check_columns(task: Task, row: Row, labelled: bool) -> None:
                 f"no column {' or '.join(repr(n) for n in known)}; there are: {', '.join(there) or 'none'}",
                 where=row.where,
                 help=(f"did you mean {best!r}? " if best else "")
-                + "Columns are named by the task: --text_columns, --label_column, or a task file",
+                + "Columns are named by the task: --kind with --text_columns and --label_column, or a task file",
                 code=Exit.BAD_DATA,
             )
 

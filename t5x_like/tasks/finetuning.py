@@ -41,7 +41,7 @@ from t5x_like.tasks.examples import Example
 from t5x_like.tasks.fitting import SEED, WEIGHTS, EncoderFitting, Fitting, Prediction, same_length
 from t5x_like.tasks.pretrained import Pretrained
 from t5x_like.tasks.reading import Splits, read_splits
-from t5x_like.tasks.recipe import FineTune, check, recipe
+from t5x_like.tasks.recipe import FineTune, check, recipe, steps_of
 from t5x_like.tasks.results import Result, SeedResult
 from t5x_like.training import partitioning, run_dir, state
 from t5x_like.training.layout import Layout
@@ -144,7 +144,7 @@ class Job:
             {name: self.fitting.rows(examples) for name, examples in self.examples.items()}, self.fitting
         )
         count = self.rows["train"].count
-        self.steps = max(1, round(count * config.epochs / config.batch_size))
+        self.steps = steps_of(config, count)
         self.every = config.evaluate_every or max(1, round(count / config.batch_size))
         optimizer, schedule = recipe(config, start, self.steps)
         self.optimizer, self.schedule = optimizer, schedule

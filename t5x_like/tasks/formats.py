@@ -6,10 +6,12 @@ business of tasks/reading.py. A row that cannot be read is a `ValueError` in the
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,8 @@ from t5x_like.errors import Exit, UserError
 
 EXTENSIONS = (".jsonl", ".tsv", ".csv", ".json", ".txt", ".conll")
 LARGEST_FIELD = 1 << 24
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of one half of a surrogate pair."""
 
 
 class Row(NamedTuple):
@@ -140,24 +144,38 @@ def _object(line: str) -> dict[str, Any] | ValueError:
         value = json.loads(line)
     except (ValueError, RecursionError) as e:
         return ValueError(f"not JSON ({e})")
-    return value if isinstance(value, dict) else ValueError('expected an object such as {"text": ...}')
+    if not isinstance(value, dict):
+        return ValueError('expected an object such as {"text": ...}')
+    return _without_half_pairs(value) if _ESCAPED.search(line) else value
+
+
+def _without_half_pairs(value: dict[str, Any]) -> dict[str, Any] | ValueError:
+    """What JSON can write in escapes and no file can hold in UTF-8 is no text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return ValueError("half of a surrogate pair, which is no character")
+    return value
 
 
 def squad_json(path: Path) -> Iterator[Row]:
     """SQuAD's nested JSON as rows {id, question, context, answers: [...], answer_start: [...]}; JSON lines else."""
-    try:
+    text, document = "", None
+    with contextlib.suppress(ValueError, RecursionError):
         text = path.read_text(encoding="utf-8")
         document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
     if not isinstance(document, dict) or "data" not in document:
         yield from json_lines(path)
         return
+    escaped = _ESCAPED.search(text) is not None
     try:
         for article in document["data"]:
             for paragraph in article["paragraphs"]:
                 for entry in paragraph["qas"]:
-                    yield Row(f"{path}, question {entry['id']}", _question(paragraph["context"], entry))
+                    row = _question(paragraph["context"], entry)
+                    if escaped and isinstance(row, dict):
+                        row = _without_half_pairs(row)
+                    yield Row(f"{path}, question {entry['id']}", row)
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"not laid out as SQuAD's files are ({type(e).__name__}: {e})",
@@ -260,7 +278,8 @@ def tfds_rows(folder: Path, split: str, classes: Sequence[str]) -> Iterator[Row]
 
 
 def _flat(values: dict[str, list[Any]], names: dict[str, list[str]]) -> dict[str, Any]:
-    """One value alone for a list of one; nested features (`answers/text`) under the name of their parent's part."""
+    """One value alone for a list of one; nested features (`answers/text`) as lists in a dict under their parent: SQuAD
+    2.0 has `plausible_answers` of the same parts beside its `answers`."""
     row: dict[str, Any] = {}
     for name, stored in values.items():
         items: list[Any] = [item.decode("utf-8") if isinstance(item, bytes) else item for item in stored]
@@ -268,10 +287,8 @@ def _flat(values: dict[str, list[Any]], names: dict[str, list[str]]) -> dict[str
             known = dict(enumerate(names[name]))
             items = [known.get(item, item) for item in items]
         parent, _, part = name.partition("/")
-        if part == "text":
-            row[parent] = items
-        elif part:
-            row[part] = items
+        if part:
+            row.setdefault(parent, {})[part] = items
         else:
             row[name] = items[0] if len(items) == 1 else items
     return row

@@ -99,7 +99,7 @@ def read_splits(
     if train is None:
         raise UserError(
             f"there is no training file for {task.name}; the folder holds "
-            + (", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"),
+            + (", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:8]) or "nothing"),
             where=str(folder),
             help=f"train.jsonl with the columns {', '.join(wanted_columns(task))}; also .tsv, .csv, TFDS",
             code=Exit.BAD_DATA,

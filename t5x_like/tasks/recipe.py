@@ -17,6 +17,9 @@ from t5x_like.training.partitioning import Mesh
 from t5x_like.training.schedules import Constant, Linear
 
 MOST_SEEDS = 1000
+MOST_ROWS = 2**20
+"""Of a batch."""
+MOST_STEPS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ def check(config: FineTune) -> None:
     typed.check(config, FineTune)
     for name, fine, wanted in (
         ("epochs", config.epochs > 0, "positive"),
-        ("batch_size", config.batch_size >= 1, "at least 1"),
+        ("batch_size", 1 <= config.batch_size <= MOST_ROWS, f"1 to {MOST_ROWS:,}"),
         ("learning_rate", config.learning_rate is None or config.learning_rate > 0, "positive"),
         ("warmup", 0 <= config.warmup <= 1, "a share of the steps, 0 to 1"),
         ("layer_decay", config.layer_decay is None or 0 < config.layer_decay <= 1, "above 0 and at most 1"),
@@ -109,6 +112,18 @@ def check(config: FineTune) -> None:
         raise UserError(
             f"seeds are {config.seeds}; each may come once, and each is 0 to {2**31 - 1}", where="seeds"
         )
+
+
+def steps_of(config: FineTune, rows: int) -> int:
+    """Steps of a fine-tuning on so many rows; raises `UserError` for more than are counted."""
+    steps = max(1, round(rows * config.epochs / config.batch_size))
+    if steps > MOST_STEPS:
+        raise UserError(
+            f"epochs is {config.epochs:g}: over {rows:,} rows these are {steps:.3g} steps; at most {MOST_STEPS:,} are "
+            "counted",
+            where="epochs",
+        )
+    return steps
 
 
 def recipe(

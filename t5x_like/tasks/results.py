@@ -66,13 +66,14 @@ class Result:
 
 
 def agree(folder: Path, asked: dict[str, Any]) -> None:
-    """Writes finetune.json, or refuses to mix two fine-tunings in one folder.
+    """Writes finetune.json, or refuses to mix two fine-tunings in one folder. One that has finished no seed is none:
+    what is asked for now takes its place.
 
     Raises:
       UserError: the folder's differs, with both values of the first difference; or cannot be read.
     """
     path = folder / "finetune.json"
-    if not path.is_file():
+    if not path.is_file() or not any((folder / "seeds").glob("*.json")):
         write(path, asked)
         return
     try:
@@ -86,7 +87,7 @@ def agree(folder: Path, asked: dict[str, Any]) -> None:
             help="choose another --output, or remove this folder",
             code=Exit.CORRUPT,
         )
-    if (found := _difference(begun, asked)) is not None:
+    if (found := difference(begun, asked)) is not None:
         name, there, here = found
         raise UserError(
             f"this folder holds a fine-tuning with {name} {there}, not {here}",
@@ -95,14 +96,14 @@ def agree(folder: Path, asked: dict[str, Any]) -> None:
         )
 
 
-def _difference(begun: dict[str, Any], asked: dict[str, Any], path: str = "") -> tuple[str, Any, Any] | None:
+def difference(begun: dict[str, Any], asked: dict[str, Any], path: str = "") -> tuple[str, Any, Any] | None:
     """Name and both values of the first entry that differs, inside of what is nested too."""
     for name in dict.fromkeys([*asked, *begun]):
         there, here = begun.get(name), asked.get(name)
         if there == here:
             continue
         if isinstance(there, dict) and isinstance(here, dict):
-            return _difference(there, here, f"{path}{name}.")
+            return difference(there, here, f"{path}{name}.")
         return path + name, there, here
     return None
 

@@ -199,7 +199,7 @@ def _cannot_write(directory: Path, error: OSError) -> UserError:
     return UserError(
         f"the run directory cannot be written: {error.strerror or error}",
         where=str(directory),
-        help="name another by --workdir, or mend its permissions or its disk",
+        help="name another, or mend its permissions or its disk",
         code=Exit.CANNOT_WRITE,
     )
 

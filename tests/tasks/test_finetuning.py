@@ -301,6 +301,19 @@ def test_a_task_of_flags(flags):
     assert task.metrics == ("accuracy", "macro_f1", "matthews")
 
 
+def test_flags_of_a_task_of_ones_own_need_its_kind(flags):
+    flags(["finetune", "--label_column=topic"])
+    with pytest.raises(UserError, match="--label_column describes a task of your own, and cola has its own"):
+        finetune.task_of("cola")
+
+
+def test_more_than_can_be_counted():
+    with pytest.raises(UserError, match=r"epochs is 1e\+30: over 40 rows these are 1.25e\+30 steps"):
+        recipe.steps_of(FineTune(epochs=1e30), 40)
+    with pytest.raises(UserError, match="batch_size is 100000000000; it must be 1 to 1,048,576"):
+        recipe.check(FineTune(batch_size=10**11))
+
+
 def test_an_unknown_kind(flags):
     flags(["finetune", "--kind=classifcation"])
     with pytest.raises(UserError, match="no kind of task 'classifcation'") as refused:

@@ -36,10 +36,16 @@ def test_a_seed_that_diverged_is_read_back_as_it_was(tmp_path: Path) -> None:
     )
 
 
+def finish(folder: Path) -> None:
+    results.finish(folder, SeedResult(seed=0, validation={}, test=None, step=1, seconds=1.0, curve=()))
+
+
 def test_two_fine_tunings_do_not_mix(tmp_path: Path) -> None:
     asked = {"epochs": 3.0, "definition": {"name": "mine", "metrics": ["accuracy"]}}
+    results.agree(tmp_path, {**asked, "epochs": 1e30})
+    results.agree(tmp_path, asked)  # nothing was finished: there is nothing to mix with
     results.agree(tmp_path, asked)
-    results.agree(tmp_path, asked)
+    finish(tmp_path)
     other = {**asked, "definition": {"name": "mine", "metrics": ["macro_f1"]}}
     with pytest.raises(UserError, match=r"definition.metrics \['accuracy'\], not \['macro_f1'\]"):
         results.agree(tmp_path, other)
@@ -50,6 +56,7 @@ def test_two_fine_tunings_do_not_mix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ['{"epochs": 3', "[]", ""])
 def test_a_damaged_description_is_told_as_such(tmp_path: Path, text: str) -> None:
     (tmp_path / "finetune.json").write_text(text)
+    finish(tmp_path)
     with pytest.raises(UserError, match="damaged") as refused:
         results.agree(tmp_path, {"epochs": 3.0})
     assert refused.value.where == str(tmp_path / "finetune.json") and refused.value.code == Exit.CORRUPT

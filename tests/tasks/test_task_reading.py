@@ -140,6 +140,38 @@ def test_tfds(tmp_path):
         read("sst2", folder)
 
 
+def test_nested_features_of_tfds(tmp_path):
+    """SQuAD 2.0's: two features have parts of the same names, and only one of them is the answer."""
+    text_dataset.write_description(tmp_path, "squad", {"train": [(2, 10)]}, "")
+    path = str(tmp_path / text_dataset.shard_name("squad", "train", 0, 1))
+    writer = ArrayRecordWriter(path, "group_size:1")
+    for answers, plausible in (((b"Ann", 4), None), (None, (b"Now", 0))):
+        writer.write(
+            example(
+                context=b"Now Ann.",
+                question=b"Who?",
+                **{"answers/text": answers and answers[0], "answers/answer_start": answers and answers[1]},
+                **{"plausible_answers/text": plausible and plausible[0]},
+                **{"plausible_answers/answer_start": plausible and plausible[1]},
+            )
+        )
+    writer.close()
+    assert read("squad_v2", tmp_path) == [
+        Example("0", ("Who?", "Now Ann."), True, ("Ann",), (4,)),
+        Example("1", ("Who?", "Now Ann."), True),
+    ]
+
+
+def example(**features: bytes | int | None) -> bytes:
+    """A serialised Example; None is a feature without values, as TFDS writes an empty sequence."""
+    filled = example_proto.write({name: value for name, value in features.items() if value is not None})
+    for name, value in features.items():
+        if value is None:
+            entry = b"\n" + bytes([len(name)]) + name.encode() + b"\x12\x02\n\0"
+            filled += b"\n" + bytes([len(entry) + 2]) + b"\n" + bytes([len(entry)]) + entry
+    return filled
+
+
 def proto(text: str, label: int) -> bytes:
     """An Example {sentence, label, idx}: by TensorFlow's field numbers."""
     parts = example_proto.write({"sentence": text.encode()})
@@ -180,6 +212,7 @@ MINE = Task(name="mine", kind="classification", text=("title",), labels=("no", "
         ('{"title": "x", "label": NaN}', "label nan is neither a text nor a finite number"),
         ('{"title": "x", "label": ' + "1" * 400 + "}", "label 1111"),
         ('{"title": 3, "label": 1}', "no text in column 'title'"),
+        (r'{"title": "\ud83d x", "label": 1}', "half of a surrogate pair"),
         ('{"title": "x"', "not JSON"),
         ("[1]", "expected an object"),
     ],

@@ -168,7 +168,7 @@ def load_model() -> Loaded:
         from t5x_like.hub.pretrained import load_pretrained
 
         tokenizer = load_tokenizer(_TOKENIZER.value or _HF.value)
-        model, params = load_pretrained(_HF.value, tokenizer=tokenizer if _TOKENIZER.value else None)
+        model, params = load_pretrained(_HF.value, tokenizer=tokenizer)
         return Loaded(model, params, tokenizer, None, None)
     from t5x_like.training import restore
 

@@ -208,6 +208,14 @@ def test_from_a_hugging_face_directory(runs, command, tmp_path):
         (ours,) = command("electra", [line], mode=mode, **flags)
         (theirs,) = command(None, [line], hf=folder, mode=mode, **flags)
         assert ours["output"] == theirs["output"]
+    pieces = [TOKENIZER.id_to_piece(i) for i in range(V.size)]
+    from_pieces([*reversed(pieces)], lowercase=True).save(folder)
+    with pytest.raises(UserError, match=f"pads with id {V.size - 1 - V.pad}, and the model with {V.pad}"):
+        command(None, ["the [MASK] sailed"], hf=folder, **flags)
+    from_pieces([*pieces, *(f"more{i}" for i in range(40))], lowercase=True).save(folder)
+    with pytest.raises(UserError, match=f"has {V.size + 40} ids and the model rows for 128"):
+        command(None, ["the [MASK] sailed"], hf=folder, **flags)
+    TOKENIZER.save(folder)
     shutil.rmtree(folder / "generator")
     assert command(None, ["the ship"], hf=folder, mode="detect", **flags)
     with pytest.raises(UserError, match="came without its generator"):

@@ -32,7 +32,7 @@ def load_pretrained(
     Args:
       folder: `config.json` with `model.safetensors` or shards and their index.
       expect: the family that it must be of: "t5", "bert", "roberta" or "electra".
-      tokenizer: refused where it has other ids than the model has rows.
+      tokenizer: refused where it has other ids than the model has rows, or pads with another.
       on_host: leave NumPy arrays; otherwise they go to the default device.
 
     Raises:
@@ -62,4 +62,11 @@ def load_pretrained(
         model, params = import_encoder(folder, on_host=on_host)
     if tokenizer is not None:
         directory.check_tokenizer(model.vocab_size, tokenizer, where)
+        pad = getattr(model, "pad_id", 0)  # T5's is always 0
+        if tokenizer.vocabulary.pad != pad:
+            raise UserError(
+                f"the tokenizer pads with id {tokenizer.vocabulary.pad}, and the model with {pad}",
+                where=where,
+                code=Exit.BAD_DATA,
+            )
     return model, params

@@ -196,17 +196,20 @@ class EncoderObjective(abc.ABC):
                 help="prepare the text again with --model_type=wordpiece or --model_type=bytebpe",
                 code=Exit.BAD_DATA,
             )
+        inside = (
+            "model.encoder" if hasattr(model, "encoder") else "model"
+        )  # where the fields of an encoder are
         if vocabulary.size > model.vocab_size:
             raise UserError(
                 f"the tokenizer has {vocabulary.size} ids and the model's table {model.vocab_size} rows",
-                where="model.vocab_size",
-                help=f"model.vocab_size={vocabulary.size}",
+                where=f"{inside}.vocab_size",
+                help=f"{inside}.vocab_size={vocabulary.size}",
             )
         if vocabulary.pad != model.pad_id:
             raise UserError(
                 f"the tokenizer pads with id {vocabulary.pad}; the model takes {model.pad_id} for padding",
-                where="model.pad_id",
-                help=f"model.pad_id={vocabulary.pad}",
+                where=f"{inside}.pad_id",
+                help=f"{inside}.pad_id={vocabulary.pad}",
             )
 
     @abc.abstractmethod

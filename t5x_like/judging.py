@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from t5x_like.data.tokenizers import load_tokenizer
-from t5x_like.errors import Exit, UserError
-from t5x_like.tasks import definitions, pretrained
+from t5x_like.errors import Exit, UserError, did_you_mean
+from t5x_like.models.t5 import T5
+from t5x_like.tasks import definitions, pretrained, text_to_text
 from t5x_like.tasks.finetuning import finetune
 from t5x_like.tasks.pretrained import Pretrained
 from t5x_like.tasks.probe import linear_probe
@@ -49,6 +50,26 @@ def check_probes(names: Iterable[str]) -> None:
                 f"a linear probe is for labels of whole texts ({' or '.join(PROBED)}); {name} is {kind}",
                 where="probes",
             )
+
+
+def check_fine_tuning(run: Run, config: FineTune, name: str) -> None:
+    """Raises `UserError` for what would be refused at the first point, when a contestant has been trained: a metric
+    that the task has not, rows longer than the model's, a task that the model's family cannot do."""
+    task = definitions.find(name)
+    if config.metric is not None and config.metric not in task.metrics:
+        raise UserError(
+            f"{name} is not judged by {config.metric!r}",
+            where="finetune.metric",
+            help=did_you_mean(config.metric, task.metrics),
+        )
+    if isinstance(run.model, T5):
+        text_to_text.check(task)
+    elif config.length > run.model.max_length:
+        raise UserError(
+            f"finetune.length is {config.length}, and the model has positions for {run.model.max_length}",
+            where="finetune.length",
+            help=f"finetune.length={run.model.max_length}",
+        )
 
 
 def fine_tuned(

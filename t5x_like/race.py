@@ -77,6 +77,13 @@ def main(argv: list[str]) -> int:
         race = dataclasses.replace(race, contestants=contestants)
     race_plan.check(race)
     workdir = Path(_WORKDIR.value or "")
+    if (workdir / "checkpoints").exists():
+        raise UserError(
+            "this is the directory of a training run",
+            where=str(workdir),
+            help="choose another --workdir",
+            code=Exit.CANNOT_WRITE,
+        )
     cli.keep_compiled_programs()
     if _ONLY.value is not None:
         return _run_part(race, workdir, _ONLY.value)

@@ -7,11 +7,12 @@ that are timed here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from t5x_like import judging, typed
 from t5x_like.config import Run, validate
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError, did_you_mean
-from t5x_like.tasks import definitions, recipe
+from t5x_like.tasks import definitions, recipe, results
 from t5x_like.tasks.recipe import FineTune
 from t5x_like.training import partitioning, state
 from t5x_like.training.meter import step_flops, token_slots
@@ -113,12 +114,21 @@ def check(race: Race) -> None:
                 where="phases",
                 help="leave phases out of the contestants of a race",
             )
-        try:
+        with _of(contestant):
             validate(contestant.run)
-        except UserError as e:
-            raise UserError(
-                f"contestant {contestant.name!r}: {e.what}", where=e.where, help=e.help, code=e.code
-            ) from None
+            for task in race.tasks:
+                judging.check_fine_tuning(contestant.run, race.finetune, task)
+
+
+@contextlib.contextmanager
+def _of(contestant: Contestant) -> Iterator[None]:
+    """Puts the contestant's name in front of what is refused inside."""
+    try:
+        yield
+    except UserError as e:
+        raise UserError(
+            f"contestant {contestant.name!r}: {e.what}", where=e.where, help=e.help, code=e.code
+        ) from None
 
 
 # ---- what the budget buys -------------------------------------------------------------------------
@@ -163,13 +173,13 @@ def plan(race: Race, workdir: Path, say: Callable[[str], None] = print) -> dict[
     rules["probe_examples"] = race.probe_examples
     stored = read_plan(path)
     if stored:
-        for name, value in rules.items():
-            if stored["rules"].get(name) != value:
-                raise UserError(
-                    f"this race was begun with {name} {stored['rules'].get(name)}, not {value}",
-                    where=str(path),
-                    help="choose another --workdir",
-                )
+        if (found := results.difference(stored["rules"], rules)) is not None:
+            name, there, here = found
+            raise UserError(
+                f"this race was begun with {name} {there}, not {here}",
+                where=str(path),
+                help="choose another --workdir",
+            )
         for name, text in described.items():
             if stored["configs"].get(name, text) != text:
                 raise UserError(
@@ -181,7 +191,8 @@ def plan(race: Race, workdir: Path, say: Callable[[str], None] = print) -> dict[
     for contestant in race.contestants:
         if contestant.name not in shares:
             say(f"counting a step of {contestant.name}")
-            shares[contestant.name] = _share(race, contestant.run)
+            with _of(contestant):
+                shares[contestant.name] = _share(race, contestant.run)
     configs = stored.get("configs", {}) | described
     write_plan(path, {"rules": rules, "configs": configs, "shares": shares, "tasks": stored.get("tasks", {})})
     return {contestant.name: shares[contestant.name] for contestant in race.contestants}
@@ -251,6 +262,12 @@ def _share(race: Race, run: Run) -> Share:
             f"{race.points} points to reach",
             where="budget",
             help=f"budget={price * race.points * 10:.3g} buys 10 steps for each point",
+        )
+    if each > recipe.MOST_STEPS // race.points:
+        raise UserError(
+            f"the budget of {race.budget:.3g} buys {race.budget / price:.3g} steps of {run.name}; at most "
+            f"{recipe.MOST_STEPS:,} are counted",
+            where="budget",
         )
     encoder = getattr(run.model, "encoder", run.model)
     return Share(

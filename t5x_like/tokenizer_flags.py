@@ -19,6 +19,8 @@ _FITS = {
 }
 """Flags that not every kind of tokenizer has."""
 _TRAINING = ("vocab_size", "model_type", "tokenizer_sample_bytes", *_FITS)
+MOST_IDS = 2**24
+"""Of a vocabulary: trainers reserve memory for all of them."""
 
 
 class TokenizerFlags:
@@ -43,6 +45,7 @@ class TokenizerFlags:
             "ids of the trained tokenizer, pieces, special ids and sentinels together; default: as published, 32100 "
             "for unigram and bpe (T5's 32000 and 100 sentinels), 30522 for wordpiece (BERT), 50265 for bytebpe "
             "(RoBERTa)",
+            upper_bound=MOST_IDS,
             flag_values=values,
         )
         self._model_type = flags.DEFINE_enum(

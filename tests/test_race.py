@@ -15,6 +15,7 @@ import tiny_tasks
 from tiny_run import one_device
 
 from t5x_like import config, race_plan, racing
+from t5x_like import race as command
 from t5x_like.data.batches import Data, Source
 from t5x_like.data.token_dataset import from_documents
 from t5x_like.errors import Exit, UserError
@@ -124,6 +125,13 @@ def test_parts_of_a_race_must_be_there_and_planned(tmp_path: Path) -> None:
         assert done.returncode == code and told in done.stderr
 
 
+def test_a_race_is_not_kept_in_a_run(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="directory of a training run"):
+        command.FLAGS(["race", "--config=race/bert_vs_electra:tiny", f"--workdir={tmp_path}"])
+        command.main([])
+
+
 def test_steps_are_timed_and_the_compiled_program_is_counted(data: Path, tmp_path: Path) -> None:
     with one_device():
         shares = race_plan.plan(
@@ -143,6 +151,10 @@ def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -
         race_plan.plan(one, tmp_path)
     with pytest.raises(UserError, match=r"budget 2000000000\.0, not 3000000000\.0"):
         race_plan.plan(dataclasses.replace(one, budget=3e9), tmp_path)
+    with pytest.raises(UserError, match=r"begun with finetune\.epochs 1\.0, not 2\.0"):
+        race_plan.plan(
+            dataclasses.replace(one, finetune=dataclasses.replace(one.finetune, epochs=2.0)), tmp_path
+        )
     with pytest.raises(UserError, match="probe_examples 8000, not 80"):
         race_plan.plan(dataclasses.replace(one, probe_examples=80), tmp_path)
     run = dataclasses.replace(one.contestants[0].run, batch_size=16)
@@ -162,6 +174,8 @@ def test_another_race_in_the_same_place_is_refused(data: Path, tmp_path: Path) -
         ({"probe_examples": -5}, "probe_examples is -5"),
         ({"finetune": FineTune(epochs=-1.0)}, "epochs is -1.0"),
         ({"probes": ("conll2003_ner",)}, "conll2003_ner is tagging"),
+        ({"finetune": FineTune(metric="pearson")}, "contestant 'bert': sms_spam is not judged by 'pearson'"),
+        ({"finetune": FineTune(length=65)}, "contestant 'bert': finetune.length is 65.* positions for 64"),
         ({"contestants": (Contestant(name="a/b", run=tiny_encoder.BERT),)}, "names a folder"),
         (
             {"contestants": (Contestant(name="a", run=tiny_encoder.BERT),) * 2},
@@ -197,6 +211,8 @@ def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp
     with one_device(), pytest.raises(UserError, match=r"buys 0\.00 steps") as caught:
         race_plan.plan(one, tmp_path)
     assert caught.value.help is not None and "10 steps" in caught.value.help
+    with one_device(), pytest.raises(UserError, match=r"contestant 'bert': the budget of 1e\+60 buys"):
+        race_plan.plan(dataclasses.replace(one, budget=1e60), tmp_path)
     with pytest.raises(UserError, match="no folder for the task sms_spam"):
         racing.execute(one, {}, tmp_path, tmp_path)
     (tmp_path / "plan.json").write_text('{"rules": {}, "configs": {}, "shares": {"bert": {}}, "tasks": {}}')

@@ -3,13 +3,15 @@
   python launch/local.py --processes=2 --devices=4 --config=t5/small:debug --data=DIR --workdir=runs/a
   python launch/local.py --processes=2 --devices=4 --dry_run --config=t5/small:debug --data=DIR --workdir=runs/a
 
---processes   how many                                          [1]
---devices     devices of each process                           [1]
---dry_run     print the commands, and run nothing
+--processes     how many                                        [1]
+--devices       devices of each process                         [1]
+--max_restarts  after the loss of a process, or an exit code by which training asks for it (75), start all of
+                them again at most so many times                [0]
+--dry_run       print the commands, and run nothing
 
 All other flags go to t5x_like.train as they stand. Each line of output begins with the number of its process. SIGTERM
-and Ctrl-C are passed on: the processes agree on a step, save, and leave. When one fails, the others are stopped. The
-exit code is the worst of theirs.
+and Ctrl-C are passed on: the processes agree on a step, save, and leave, and are not started again. When one fails, the
+others are stopped. The exit code is the worst of theirs.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 USAGE, INTERRUPTED = 64, 75  # t5x_like.errors.Exit
+HOPELESS = (64, 65, 70, 73, 76, 77)
+"""By these training says that the same command would end the same way."""
 GRACE_SECONDS = 20.0
 """From the failure of one process until the others, which wait for it, are killed."""
 
@@ -58,14 +62,15 @@ def worst(codes: Sequence[int]) -> int:
     return max(codes, default=0)
 
 
-def run(programs: Sequence[Sequence[str]]) -> int:
-    """Runs all until they end; returns the exit code."""
+def run(programs: Sequence[Sequence[str]]) -> tuple[int, bool]:
+    """Runs all until they end; returns the exit code, and whether a signal had told them to."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     children: list[subprocess.Popen[str]] = []
-    ended = threading.Event()
+    ended, told = threading.Event(), threading.Event()
 
     def forward(number: int, frame: object) -> None:
+        told.set()
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(number)
@@ -99,7 +104,22 @@ def run(programs: Sequence[Sequence[str]]) -> int:
         thread.join(timeout=5.0)
     for number, handler in before.items():
         signal.signal(number, handler)
-    return worst([child.returncode for child in children])
+    return worst([child.returncode for child in children]), told.is_set()
+
+
+def supervise(programs: Callable[[], Sequence[Sequence[str]]], restarts: int) -> int:
+    """`run`, again after the loss of a process or where training asks for it; returns the last exit code.
+
+    Args:
+      programs: makes the commands, each time anew: a port may still be held.
+      restarts: at most.
+    """
+    while True:
+        code, told = run(programs())
+        if code == 0 or code in HOPELESS or told or restarts == 0:
+            return code
+        restarts -= 1
+        print(f"local: ended with {code}; starting again, {restarts} more times at most", flush=True)
 
 
 def _relay(number: int, stream: IO[str], ended: threading.Event) -> None:
@@ -110,7 +130,7 @@ def _relay(number: int, stream: IO[str], ended: threading.Event) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Reads the flags, runs or prints the commands."""
-    own, rest = {"--processes": "1", "--devices": "1"}, []
+    own, rest = {"--processes": "1", "--devices": "1", "--max_restarts": "0"}, []
     dry_run = False
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -124,15 +144,19 @@ def main(arguments: Sequence[str]) -> int:
         else:
             rest.append(argument)
     for name, value in own.items():
-        if not value.isdigit() or int(value) < 1:
-            print(f"error: {name} wants a whole number from 1 on: {name}=2", file=sys.stderr)
+        least = 0 if name == "--max_restarts" else 1
+        if not value.isdigit() or int(value) < least:
+            print(f"error: {name} wants a whole number from {least} on: {name}=2", file=sys.stderr)
             return USAGE
-    processes, devices = int(own["--processes"]), int(own["--devices"])
-    programs = commands(processes, devices, f"localhost:{free_port()}", rest)
+    processes, devices, restarts = (int(value) for value in own.values())
+
+    def programs() -> list[list[str]]:
+        return commands(processes, devices, f"localhost:{free_port()}", rest)
+
     if dry_run:
-        print("\n".join(shlex.join(program) for program in programs))
+        print("\n".join(shlex.join(program) for program in programs()))
         return 0
-    return run(programs)
+    return supervise(programs, restarts)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -47,10 +48,17 @@ def _help(document: str, values: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
-def run(main: Callable[[list[str]], int | None], values: flags.FlagValues) -> NoReturn:
+def run(
+    main: Callable[[list[str]], int | None], values: flags.FlagValues, patience: float | None = None
+) -> NoReturn:
     """Runs a command and exits: `main(argv)` after its flags are read; a `UserError` becomes lines on stderr.
 
     Each command keeps its flags in a `FlagValues` of its own, so that any two can be imported together.
+
+    Args:
+      main: returns the exit code; None stands for 0.
+      values: its flags.
+      patience: seconds after which the process leaves though threads of it are still at work; None waits for them.
     """
     try:
         if {"--help", "-h", "-help"} & set(sys.argv[1:]):
@@ -68,6 +76,10 @@ def run(main: Callable[[list[str]], int | None], values: flags.FlagValues) -> No
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = int(Exit.IO_ERROR)
+    if patience is not None:
+        timer = threading.Timer(patience, os._exit, [code])
+        timer.daemon = True
+        timer.start()
     sys.exit(code)
 
 

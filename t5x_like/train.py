@@ -23,6 +23,10 @@ from absl import flags
 from t5x_like import cli
 from t5x_like.errors import UserError
 
+PATIENCE = 30.0
+"""Seconds from the last word to the end of the process. Orbax's threads of a save that failed may wait twenty minutes
+for others that are no more; those of `distributed` take `LEAVE_SECONDS`."""
+
 FLAGS = flags.FlagValues()
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -160,4 +164,4 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     if not {"--help", "-h", "--print_config"} & set(sys.argv):
         cli.use_huge_pages()
-    cli.run(main, FLAGS)
+    cli.run(main, FLAGS, PATIENCE)

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,18 @@ def main(job_json: str) -> None:
     time.tzset()
     _keep_programs(job["programs"])
     _inject(job.get("inject", {}))
-    cli.run(train.main, train.FLAGS)
+    cli.run(train.main, train.FLAGS, train.PATIENCE)
 
 
 def _keep_programs(folder: str) -> None:
-    """Compiled programs are kept there, however small: a trial is then a second instead of five."""
+    """Compiled programs are kept there, however small: a trial is then a second instead of five. Of several processes
+    JAX lets only the first write, but the programs of each are its own on a CPU: all are told that they are it."""
     import jax
+    from jax._src import compiler
+
+    vars(compiler)["distributed"] = types.SimpleNamespace(
+        global_state=types.SimpleNamespace(process_id=0, client=None)
+    )
 
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
@@ -57,8 +64,8 @@ def _inject(faults: dict[str, Any]) -> None:
 
     Args:
       faults: `clock`: seconds that the wall clock is wrong by. `nonfinite`: numbers of the batches whose loss has
-        NaN weights. `spike`: numbers of the batches whose targets are all one rare id. `seen`: a file that takes
-        number and checksum of every row of every training batch that is made.
+        NaN weights. `spike`: numbers of the batches whose targets are all one id that no other has. `seen`: a file
+        that takes number and checksum of every row of every training batch that is made.
     """
     if clock := faults.get("clock"):
         real = time.time
@@ -74,7 +81,7 @@ def _inject(faults: dict[str, Any]) -> None:
                 if number in nonfinite:
                     batch["decoder_loss_weights"] = batch["decoder_loss_weights"] * np.float32(np.nan)
                 if number in spike:
-                    batch["decoder_target_tokens"] = np.full_like(batch["decoder_target_tokens"], 499)
+                    batch["decoder_target_tokens"] = np.full_like(batch["decoder_target_tokens"], 498)
                 if "seen" in faults:
                     _note(Path(faults["seen"]), step, rows, batch)
             return batch

@@ -174,7 +174,11 @@ def quota(bench: Bench) -> Outcome:
     elif trouble := trials.differences(reference, workdir):
         failures.append(trouble)
     workdir = bench.new("inodes")
-    with disk(workdir, "size=64m,nr_inodes=150") as mounted:
+    saved = len(list((reference / "checkpoints" / "12").rglob("*"))) + 2
+    others = sum(not p.is_relative_to(reference / "checkpoints") for p in reference.rglob("*"))
+    with disk(
+        workdir, f"size=64m,nr_inodes={others + saved * 5 // 2}"
+    ) as mounted:  # two checkpoints and a half
         if mounted:
             code, log = bench.finish(run, workdir)
             if code not in (Exit.IO_ERROR, Exit.CANNOT_WRITE) or "Traceback" in log:

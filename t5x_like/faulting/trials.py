@@ -16,6 +16,9 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from t5x_like import config
 from t5x_like.training import metrics
 from t5x_like.training.run import Run
@@ -257,10 +260,20 @@ def state_digest(workdir: Path) -> str:
     store = Store(workdir / "checkpoints")
     record = store.newest_good()
     assert record is not None
-    loaded = ocp.load_checkpointables(str(store.directory / str(record.step)))
+    wanted: dict[str, Any] = {"params": {}, "rest": {}}
+    for path, kind in record.arrays.items():
+        dtype, _, shape = kind.rstrip("]").partition("[")
+        folder, name = wanted["rest"], path
+        if path.startswith("params/"):
+            *folders, name = path.split("/")
+            folder = functools.reduce(lambda tree, part: tree.setdefault(part, {}), folders, wanted)
+        # Onto this process's one device, whatever devices and processes it was saved from.
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        folder[name] = jax.ShapeDtypeStruct([*map(int, filter(None, shape.split(",")))], dtype, sharding=here)
+    loaded = ocp.load_checkpointables(str(store.directory / str(record.step)), wanted)
     digest = hashlib.sha256(repr((record.step, record.tokens, record.skips, record.data)).encode())
-    for path, leaf in sorted(paths({"params": loaded["params"], "rest": loaded["rest"]}).items()):
-        digest.update(path.encode() + leaf.tobytes())
+    for path, leaf in sorted(paths(loaded).items()):
+        digest.update(path.encode() + np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
 

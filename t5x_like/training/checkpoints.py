@@ -263,6 +263,8 @@ class Store:
                 reach("checkpoint.begin")
                 if not self.directory.is_dir():
                     raise FileNotFoundError(f"{self.directory} has been removed")
+                if jax.process_index() == 0:
+                    _probe(self._saving(record.step))
             response = ocp.save_checkpointables_async(str(self._saving(record.step)), _split(state))
         except (OSError, RuntimeError, ValueError, UserError) as e:
             self._failed(record.step, _cause(e))
@@ -426,6 +428,15 @@ def _split(state: Any) -> dict[str, Any]:
 
 def _signature(leaves: Mapping[str, Any]) -> dict[str, str]:
     return {path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves.items()}
+
+
+def _probe(folder: Path) -> None:
+    """Makes a folder with a synced file in it, and removes both. Where that fails, Orbax's threads would wait for a
+    folder that never comes, and write tracebacks instead of a line."""
+    folder.mkdir()
+    (folder / "probe").write_bytes(b"can this be written?")
+    sync(folder / "probe")
+    shutil.rmtree(folder)
 
 
 def _cause(error: BaseException) -> str:

@@ -11,16 +11,19 @@ CPU give up on a process that compiles half a minute longer than another.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import faulthandler
 import functools
 import importlib.util
 import itertools
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +40,8 @@ CONNECT_SECONDS = 300
 """How long a process waits for the others at the start."""
 
 HEARTBEAT_SECONDS = 60
-"""A process that has not been heard of for so long counts as dead, and the others stop."""
+"""A process that has not been heard of for so long counts as dead, and the others stop. They do so at once where they
+wait for it in a collective of a CPU, or where it is the first."""
 
 LEAVE_SECONDS = 15
 """How long a process that is done, or stops with an error, waits for the others to be so too."""
@@ -104,6 +108,7 @@ def connect(
     elif found == "SLURM":
         local = _slurm_devices(os.environ)
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: training/interrupts.py
+    _tell_of_aborts()
     try:
         jax.distributed.initialize(
             **given,
@@ -177,11 +182,13 @@ def gather(value: Any) -> list[Any]:
         try:
             text = client.blocking_key_value_get(f"t5x_like/{turn}/{number}", WAIT_SECONDS * 1000)
         except jax.errors.JaxRuntimeError as e:
+            if "DEADLINE_EXCEEDED" not in str(e):
+                raise
             raise UserError(
-                f"process {number} has not answered for {WAIT_SECONDS} seconds: {str(e).splitlines()[0][:200]}",
+                f"process {number} has not answered for {WAIT_SECONDS} seconds",
                 where=f"process {me}",
                 help="its own output says why; the same command goes on from the last checkpoint",
-                code=Exit.IO_ERROR,
+                code=Exit.INTERRUPTED,
             ) from None
         found.append(json.loads(text))
     if turn:  # all have come here, so all have read what came before
@@ -295,20 +302,40 @@ _LOST = (
 
 def leave(error: BaseException) -> None:
     """Ends a process of several that a defect, or the loss of another, has stopped, without waiting for those that
-    wait for it. After a loss it asks to be started again."""
+    wait for it. After a loss it shows where its threads stand and asks to be started again."""
     if jax.process_count() == 1 or isinstance(error, (UserError, KeyboardInterrupt, SystemExit)):
         return
-    code, text = Exit.INTERNAL, str(error)
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(word in text for word in _LOST):
-        code = Exit.INTERRUPTED
-        told = UserError(
-            f"another process of this run is lost: {text.splitlines()[0][:200]}",
-            where=f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}",
-            help="all processes started again go on from the last checkpoint",
-        )
-        print(told, file=sys.stderr)
-    else:
-        sys.excepthook(type(error), error, error.__traceback__)
+    text = str(error)
+    # Of a collective that has failed, XLA tells by a JaxRuntimeError or a ValueError.
+    xla = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text
+    if xla and any(word in text for word in _LOST):
+        _leave_lost(text.splitlines()[0][:200])
+    sys.excepthook(type(error), error, error.__traceback__)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(Exit.INTERNAL)
+
+
+def _leave_lost(reason: str) -> NoReturn:
+    state = runtime.global_state  # not jax.process_index: there may be no backend yet
+    told = UserError(
+        f"another process of this run is lost: {reason}",
+        where=f"process {state.process_id} of {state.num_processes} on {socket.gethostname()}",
+        help="all processes started again go on from the last checkpoint",
+    )
+    faulthandler.dump_traceback(file=2, all_threads=True)
+    os.write(2, f"{told}\n".encode())
+    os._exit(Exit.INTERRUPTED)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+    _leave_lost("JAX has given up, and says why above")
+
+
+def _tell_of_aborts() -> None:
+    """Lets abort() end this process as the loss of another does. JAX's coordination service knows no other way to
+    tell of one (its `missed_heartbeat_callback` takes a status that has no type in Python), and a handler of Python's
+    own would wait for the main thread, which waits for the lost one."""
+    if sys.platform != "win32":
+        ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)

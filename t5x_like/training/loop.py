@@ -165,7 +165,12 @@ class _Loop:
         self.stopped_by: str | None = None
         self.eval_step: EvalStep | None = None  # compiled for the stage, when it is first wanted
         self.told_saved: int | None = None
-        self.watchdog = Watchdog(run.recovery.stall_seconds, directory.log_file)
+        who = (
+            "the process"
+            if self.wishes is None
+            else f"process {jax.process_index()} of {jax.process_count()}"
+        )
+        self.watchdog = Watchdog(run.recovery.stall_seconds, directory.log_file, who)
         store.say = self.progress.say
 
     def run(self, record: Record | None) -> Exit:

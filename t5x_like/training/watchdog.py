@@ -4,6 +4,9 @@ A stalled collective, a dead file system or a stopped peer leaves a process wait
 looks at the time of the last sign of progress; when it is too old it writes the stacks of all threads to the log and
 ends the process with a code that a supervisor restarts. Should the interpreter itself be stuck, so that no thread
 runs, faulthandler's timer does so from C.
+
+A process that was itself stopped (SIGSTOP, `scontrol suspend`) and goes on is not ended for that time, unless it was
+stopped for longer than twice the limit, when the timer in C ends it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -29,13 +31,10 @@ class Watchdog:
       seconds: without a beat until the end; 0 watches nothing.
       log: file that takes the stacks; standard error gets a line.
       who: of the process, for people, such as `process 1 of 2`.
-      peers: what is known of other processes, for the message.
     """
 
-    def __init__(
-        self, seconds: float, log: Path, who: str = "the process", peers: Callable[[], str] | None = None
-    ):
-        self._seconds, self._log, self._who, self._peers = seconds, log, who, peers
+    def __init__(self, seconds: float, log: Path, who: str = "the process"):
+        self._seconds, self._log, self._who = seconds, log, who
         self._what, self._since = "starting", time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,8 +75,13 @@ class Watchdog:
 
     def _watch(self) -> None:
         interval = min(self._seconds / 4, 5.0)
+        looked = time.monotonic()
         while not self._stop.wait(interval):
-            waited = time.monotonic() - self._since
+            now = time.monotonic()
+            late, looked = now - looked - interval, now
+            if late > interval:  # this thread could not run either: the process was stopped, as by SIGSTOP
+                self._since += late
+            waited = now - self._since
             if waited < self._seconds:
                 self._beat_again()
                 continue
@@ -85,8 +89,6 @@ class Watchdog:
                 f"error: {self._who} on {socket.gethostname()} (pid {os.getpid()}) has got no further for "
                 f"{waited:.0f} s: {self._what}"
             )
-            if self._peers is not None:
-                line += f"; {self._peers()}"
             told = f"{line}\n  help: the same command goes on from the last checkpoint; the stacks are in {self._log}\n"
             os.write(2, told.encode())
             if self._file is not None:

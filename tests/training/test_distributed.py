@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import xxhash
 from tiny_run import MODEL, make, one_device
 
-from launch import local
+from launch import common, local
 from t5x_like import config
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
@@ -116,6 +117,17 @@ def test_a_wish_is_heard_two_steps_later():
     assert heard == [0, 0, 0, 15, 0]
 
 
+def test_an_abort_of_jax_asks_for_a_restart_and_shows_the_stacks():
+    """F06: how its coordination service tells of the loss of another process."""
+    dying = (
+        "import os\nfrom t5x_like.training import distributed\ndistributed._tell_of_aborts()\n"
+        "def waiting(): os.abort()\nwaiting()"
+    )
+    out = subprocess.run([sys.executable, "-c", dying], capture_output=True, text=True, timeout=300)
+    assert out.returncode == Exit.INTERRUPTED and "in waiting" in out.stderr
+    assert "error: another process of this run is lost" in out.stderr
+
+
 # ---- launch/local.py --------------------------------------------------------------------------------------------
 
 
@@ -146,7 +158,8 @@ def program(text):
 
 def test_when_one_process_dies_the_others_are_stopped(capsys, monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 0.1)
-    assert local.run([program("raise SystemExit(65)"), program("import time; time.sleep(600)")]) == 65
+    programs = [program("raise SystemExit(65)"), program("import time; time.sleep(600)")]
+    assert local.supervise(lambda: programs, 5) == 65
     assert "process 0 has failed (65); stopping the others" in capsys.readouterr().out
 
 
@@ -161,8 +174,19 @@ def test_signals_are_passed_on(capsys, tmp_path):
         f"while not pathlib.Path({str(ready)!r}).exists(): time.sleep(0.01)\n"
         "os.kill(os.getppid(), signal.SIGTERM)"
     )
-    assert local.run([program(waiting), program(sending)]) == 75
+    assert (
+        local.supervise(lambda: [program(waiting), program(sending)], 5) == 75
+    )  # told to: not started again
     assert "0| here" in capsys.readouterr().out
+
+
+def test_processes_that_ask_for_it_are_started_again(capsys):
+    assert set(local.HOPELESS) == set(common.HOPELESS)
+    codes = [75, 137, 0, 75]
+    assert local.supervise(lambda: [program(f"raise SystemExit({codes.pop(0)})")], 5) == 0
+    assert capsys.readouterr().out.count("starting again") == 2 and codes == [75]
+    assert local.supervise(lambda: [program("raise SystemExit(75)")], 1) == 75
+    assert capsys.readouterr().out.count("starting again") == 1
 
 
 # ---- training ---------------------------------------------------------------------------------------------------

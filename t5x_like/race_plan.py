@@ -269,6 +269,7 @@ def _share(race: Race, run: Run) -> Share:
             f"{recipe.MOST_STEPS:,} are counted",
             where="budget",
         )
+    run.schedule.over(each * race.points)  # refused here where its warm-up is longer
     encoder = getattr(run.model, "encoder", run.model)
     return Share(
         steps=each * race.points,

@@ -22,6 +22,7 @@ from t5x_like.errors import Exit, UserError
 from t5x_like.race_plan import Contestant, Race
 from t5x_like.tasks.recipe import FineTune
 from t5x_like.training.run import Phase
+from t5x_like.training.schedules import Linear
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,18 @@ def test_a_budget_that_buys_nothing_and_tasks_that_are_not_there(data: Path, tmp
     assert caught.value.help is not None and "10 steps" in caught.value.help
     with one_device(), pytest.raises(UserError, match=r"contestant 'bert': the budget of 1e\+60 buys"):
         race_plan.plan(dataclasses.replace(one, budget=1e60), tmp_path)
+    warm = dataclasses.replace(
+        tiny_encoder.BERT, data=race(data).contestants[0].run.data, schedule=Linear(peak=1.0)
+    )
+    with (
+        one_device(),
+        pytest.raises(
+            UserError, match=r"contestant 'a': Linear ends at update \d+, before its warm-up of 1000"
+        ),
+    ):
+        race_plan.plan(
+            dataclasses.replace(one, contestants=(Contestant(name="a", run=warm),), budget=2e9), tmp_path
+        )
     with pytest.raises(UserError, match="no folder for the task sms_spam"):
         racing.execute(one, {}, tmp_path, tmp_path)
     (tmp_path / "plan.json").write_text('{"rules": {}, "configs": {}, "shares": {"bert": {}}, "tasks": {}}')

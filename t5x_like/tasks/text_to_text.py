@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from t5x_like.errors import UserError
+from t5x_like.tasks import formats
 from t5x_like.tasks.definitions import Task
 from t5x_like.tasks.examples import Example
 
@@ -69,10 +70,8 @@ def prediction(task: Task, text: str) -> Any:
     if task.kind == "span":
         return "" if text == NO_ANSWER else text
     if task.kind == "regression":
-        try:
-            return float(text)
-        except ValueError:
-            return -1.0
+        found = formats.number(text)  # "nan" and "inf" are none
+        return -1.0 if found is None else found
     names = (
         [f"choice{i}" for i in range(1, len(task.choices) + 1)] if task.kind == "choice" else [*task.labels]
     )

@@ -65,7 +65,8 @@ def test_numbers_are_written_to_a_fifth(value, text):
 
 
 def test_what_cannot_be_read():
-    assert text_to_text.prediction(definitions.find("stsb"), "much") == -1.0
+    for text in ("much", "nan", "inf", "1e999"):
+        assert text_to_text.prediction(definitions.find("stsb"), text) == -1.0
     assert text_to_text.prediction(definitions.find("sst2"), "fine") == -1
 
 

@@ -4,9 +4,10 @@
   python -m t5x_like.faults --only=F01,F12 --trials=100 --output=DIR
   python -m t5x_like.faults --processes=1 --output=DIR            without those of two processes
 
-Prints a table (id, fault, injected, outcome, verdict) and writes it to DIR/faults.md and DIR/faults.json. Every run
-is a process of its own on simulated CPU devices. What is mounted, killed and filled up lies below DIR; disks in memory
-need root, without which those rows are skipped. The exit code is 0 where every row holds or is skipped, 70 otherwise.
+Prints a table (id, fault, injected, outcome, verdict) and writes it to DIR/faults.md and DIR/faults.json, beside the
+rows that earlier calls with the same DIR have left there. Every run is a process of its own on simulated CPU devices.
+What is mounted, killed and filled up lies below DIR; disks in memory need root, without which those rows are skipped.
+The exit code is 0 where every row holds or is skipped, 70 otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -44,6 +46,7 @@ def main(argv: list[str]) -> int:
     from t5x_like.faulting.battery import battery
     from t5x_like.faulting.report import Outcome, table
     from t5x_like.faulting.trials import Bench
+    from t5x_like.training.run_dir import environment, utc_now
 
     faults = battery(_TRIALS.value, _PROCESSES.value)
     known = [fault.number for fault in faults]
@@ -55,7 +58,8 @@ def main(argv: list[str]) -> int:
         bench = Bench(folder / "runs" / f"{time.time_ns()}")
     except OSError as e:
         raise UserError(f"cannot write: {e}", where=str(folder), code=Exit.CANNOT_WRITE) from None
-    rows: list[tuple[str, str, Outcome]] = []
+    kept, failed = _earlier(folder / "faults.json"), False
+    commit = environment([])["commit"]
     for fault in faults:
         if _ONLY.value and fault.number not in _ONLY.value:
             continue
@@ -69,17 +73,34 @@ def main(argv: list[str]) -> int:
                 verdict="fails",
                 figures={"traceback": traceback.format_exc()},
             )
-        rows.append((fault.number, fault.title, outcome))
+        seconds = round(time.monotonic() - began)
+        failed |= outcome.verdict == "fails"
         print(
-            f"{fault.number:<5} {outcome.verdict:<8} {time.monotonic() - began:5.0f} s  {fault.title}: "
-            f"{outcome.outcome}",
+            f"{fault.number:<5} {outcome.verdict:<8} {seconds:5} s  {fault.title}: {outcome.outcome}",
             flush=True,
         )
-        told = [{"id": number, "fault": title, **dataclasses.asdict(row)} for number, title, row in rows]
-        (folder / "faults.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        told = {"id": fault.number, "fault": fault.title, **dataclasses.asdict(outcome)}
+        kept[fault.number] = told | {"seconds": seconds, "time": utc_now(), "commit": commit}
+        rows = [kept[number] for number in sorted(kept)]
+        (folder / "faults.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         (folder / "faults.md").write_text(table(rows) + "\n", encoding="utf-8")
-    print("\n" + table(rows))
-    return int(Exit.INTERNAL if any(row.verdict == "fails" for *_, row in rows) else Exit.DONE)
+    print("\n" + table([kept[number] for number in sorted(kept)]))
+    return int(Exit.INTERNAL if failed else Exit.DONE)
+
+
+def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a table that is there already, by their ids."""
+    if not path.exists():
+        return {}
+    try:
+        return {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise UserError(
+            f"this is no table of faults: {e}",
+            where=str(path),
+            help="name another --output",
+            code=Exit.BAD_DATA,
+        ) from None
 
 
 if __name__ == "__main__":

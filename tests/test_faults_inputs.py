@@ -10,7 +10,7 @@ from t5x_like.faulting.trials import Bench
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("bench"))
+    return Bench(tmp_path_factory.mktemp("faults") / "bench")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def read_only(bench: Bench) -> Outcome:
     """F10: the checkpoints from the middle on, and all of it from the beginning."""
     run, failures = tiny.make(bench.data, steps=24), list[str]()
     reference, workdir = bench.reference(run), bench.new("read-only")
-    with bench.start(run, workdir, fault=PAUSE) as process:
+    with bench.start(run, workdir, fault="checkpoint.committed:2:stop") as process:  # between two saves
         process.until(lambda: process.stopped)
         with _read_only(workdir / "checkpoints") as mounted:
             if not mounted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 
@@ -32,10 +33,12 @@ def judged(injected: str, outcome: str, failures: list[str], **figures: Any) -> 
     return Outcome(injected=injected, outcome=failures[0] + more, verdict="fails", figures=figures)
 
 
-def table(rows: list[tuple[str, str, Outcome]]) -> str:
-    """Markdown: id, fault, injected, outcome, verdict."""
-    lines = ["| id | fault | injected | outcome | verdict |", "| --- | --- | --- | --- | --- |"]
-    for number, title, row in rows:
-        cells = (number, title, row.injected, row.outcome, row.verdict)
-        lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown: id, fault, injected, outcome, verdict of each row of faults.json."""
+    names = ("id", "fault", "injected", "outcome", "verdict")
+    lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
+    for row in rows:
+        lines.append(
+            "| " + " | ".join(" ".join(row[name].split()).replace("|", "\\|") for name in names) + " |"
+        )
     return "\n".join(lines)

@@ -116,7 +116,8 @@ class Process:
 
 @dataclasses.dataclass
 class Bench:
-    """A folder for trials of one run: its data, its compiled programs, and a reference that nothing disturbed."""
+    """A folder for trials of one run and a reference that nothing disturbed; beside it the data and the compiled
+    programs, which the next bench there finds."""
 
     folder: Path
 
@@ -127,7 +128,7 @@ class Bench:
 
     @property
     def data(self) -> Path:
-        return self.folder / "data"
+        return self.folder.parent / "data"
 
     def new(self, name: str) -> Path:
         """A workdir that does not exist yet."""
@@ -159,7 +160,7 @@ class Bench:
             arguments.append("--cpu_devices=1")
         environment["T5X_LIKE_FAULT"] = fault
         output = log or workdir.with_suffix(".log")
-        process = Process(arguments, output, self.folder / "programs", environment, inject or {})
+        process = Process(arguments, output, self.folder.parent / "programs", environment, inject or {})
         try:
             yield process
         finally:

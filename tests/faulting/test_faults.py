@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from t5x_like import faults
-from t5x_like.errors import Exit
+from t5x_like.errors import Exit, UserError
 from t5x_like.faulting import battery, damage, disks, kills
-from t5x_like.faulting.report import Outcome, judged, table
+from t5x_like.faulting.report import judged
 from t5x_like.faulting.trials import Bench
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills, mounts and forks as Linux has them")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills, mounts a
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("faults"))
+    return Bench(tmp_path_factory.mktemp("faults") / "bench")
 
 
 def holds(outcome):
@@ -62,8 +62,16 @@ def test_a_row_that_fails_is_told(monkeypatch, tmp_path, capsys):
     assert "ZeroDivisionError" in found[1]["outcome"]
     assert r"| F98 | good | a | b \| c | holds |" in (tmp_path / "faults.md").read_text()
 
+    rows[1] = battery.Fault("F99", "good now", lambda bench: judged("a", "b", []))
+    faults.FLAGS(["faults", f"--output={tmp_path}", "--only=F99"])
+    assert faults.main([]) == Exit.DONE
+    found = json.loads((tmp_path / "faults.json").read_text())
+    assert [(row["id"], row["verdict"]) for row in found] == [("F98", "holds"), ("F99", "holds")]
+    (tmp_path / "faults.json").write_text("[1]")
+    with pytest.raises(UserError, match="no table of faults"):
+        faults.main([])
+
 
 def test_ids_are_unique_and_in_order():
     numbers = [fault.number for fault in battery.battery(1, 2)]
     assert numbers == sorted(set(numbers)) and len(numbers) > len(battery.battery(1, 1))
-    assert table([("F1", "t", Outcome(injected="", outcome="", verdict="skipped"))]).endswith("| skipped |")

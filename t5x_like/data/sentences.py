@@ -49,6 +49,11 @@ def split_sentences(text: str) -> list[str]:
     return [*parts, text[begin:]]
 
 
+# What a piece may be: it ends a sentence, closes a quotation, begins a sentence, has a line break, is a full stop, an
+# abbreviation without or with its stop.
+_ENDED, _CLOSED, _OPENED, _BROKEN, _STOP, _SHORT, _SHORTENED = (1 << bit for bit in range(7))
+
+
 class SentenceRule:
     """Finds the tokens that begin a sentence; made once for a vocabulary.
 
@@ -66,18 +71,20 @@ class SentenceRule:
         def table(test) -> Bool[np.ndarray, "V"]:
             return np.fromiter((bool(test(piece)) for piece in pieces), bool, len(pieces))
 
-        tables = (
-            table(_ENDS.search),
-            table(_CLOSES.fullmatch),
-            table(_OPENS.match if cased else (lambda piece: piece[:1] == " ")),
-            table(lambda piece: "\n" in piece),
-            table(lambda piece: piece == "."),
-            table(lambda piece: piece[:1].isspace() and _abbreviates(piece[1:])),
-            table(lambda piece: piece[:1].isspace() and piece[-1:] == "." and _abbreviates(piece[1:-1])),
-        )
+        tables = {
+            _ENDED: table(_ENDS.search),
+            _CLOSED: table(_CLOSES.fullmatch),
+            _OPENED: table(_OPENS.match if cased else (lambda piece: piece[:1] == " ")),
+            _BROKEN: table(lambda piece: "\n" in piece),
+            _STOP: table(lambda piece: piece == "."),
+            _SHORT: table(lambda piece: piece[:1].isspace() and _abbreviates(piece[1:])),
+            _SHORTENED: table(
+                lambda piece: piece[:1].isspace() and piece[-1:] == "." and _abbreviates(piece[1:-1])
+            ),
+        }
         self._flags = np.zeros(len(pieces), np.uint8)  # one look-up for each token
-        for bit, column in enumerate(tables):
-            self._flags |= column.astype(np.uint8) << bit
+        for bit, column in tables.items():
+            self._flags |= column * np.uint8(bit)
 
     def starts(
         self, ids: Integer[np.ndarray, "T"], document_starts: Integer[np.ndarray, "D"]
@@ -85,16 +92,17 @@ class SentenceRule:
         """Positions in `ids` that begin a sentence, ascending; every document start below T is among them."""
         if not len(ids):
             return np.zeros(0, np.int64)
-        flags = self._flags[ids]
-        ends, closes, opens, breaks, stop, abbreviation, abbreviated = (
-            flags & (1 << b) > 0 for b in range(7)
-        )
-        ended = ends
-        ended[1:] |= closes[1:] & ended[:-1]
-        ended &= ~abbreviated
-        ended[1:] &= ~(stop[1:] & abbreviation[:-1])
+        flags = self._flags.take(ids)
+        # One token in twenty or so may be the last of a sentence; the rules are asked of these alone.
+        last = np.flatnonzero(flags[:-1] & (_ENDED | _CLOSED | _BROKEN) != 0)
+        here, after = flags[last], flags[last + 1]
+        before = flags[last - 1]
+        before[last == 0] = 0
+        ended = (here & _ENDED > 0) | ((here & _CLOSED > 0) & (before & _ENDED > 0))
+        ended &= (here & _SHORTENED == 0) & ((here & _STOP == 0) | (before & _SHORT == 0))
+        broken = (here & _BROKEN > 0) & (after & _BROKEN == 0)
         start = np.zeros(len(ids), bool)
-        start[1:] = (ended[:-1] & opens[1:]) | (breaks[:-1] & ~breaks[1:])
+        start[last[(ended & (after & _OPENED > 0)) | broken] + 1] = True
         start[document_starts[document_starts < len(ids)]] = True
         return np.flatnonzero(start)
 

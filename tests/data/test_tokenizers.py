@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,16 @@ def test_sentences_one_by_one_encode_to_the_whole_document():
         pieces = [encoded.ids[a:b] for a, b in zip(starts, [*starts[1:], end], strict=True)]
         again = [tokenizer.encode(tokenizer.decode(piece)) for piece in pieces]
         assert [i for piece in again for i in piece] == ids.tolist()
+
+
+def test_the_library_s_arrays_and_the_buffers_beneath_them_are_the_same(monkeypatch):
+    tokenizer = corpus.tokenizer()
+    texts = [*corpus.texts()[:20], "", "a\n\nb “é” \x00\u3000日"]
+    found = tokenizer.encode_documents(texts)
+    library = tokenizer._processor
+    monkeypatch.setattr(tokenizer, "_processor", SimpleNamespace(encode=library.encode))
+    for one, other in zip(found, tokenizer.encode_documents(texts), strict=True):
+        assert one.dtype == other.dtype and one.tolist() == other.tolist()
 
 
 def test_where_sentences_begin():

@@ -190,11 +190,15 @@ class Job:
         return batch
 
     def run(self, seed: int) -> tuple[SeedResult, Any]:
-        """Fits with one seed. Returns also the parameters that were kept, on the host."""
+        """Fits with one seed. Returns also the parameters that were kept, on the host.
+
+        Raises:
+          UserError: no update was finite.
+        """
         begun = time.perf_counter()
         now = _created(self, seed)
         best: tuple[float, int, Any] | None = None
-        curve, sums = [], []
+        curve, sums, lost = [], [], 0.0
         for step in range(1, self.steps + 1):
             now, parts = self.step(now, partitioning.shard_batch(self.batch(seed, step - 1), self.mesh))
             sums.append((parts["loss"], parts["nonfinite"][0]))
@@ -212,6 +216,13 @@ class Job:
             if skipped := sum(bad for _, bad in losses):
                 self.say(f"warning: {skipped:.0f} updates skipped: the loss or the gradient was not finite")
                 point["skipped"] = float(skipped)
+                if (lost := lost + skipped) >= self.steps:
+                    raise UserError(
+                        f"none of the {self.steps:,} updates of seed {seed} was finite: nothing was learnt",
+                        where=self.start.origin,
+                        help="weights without NaN; or a lower --set=learning_rate",
+                        code=Exit.INTERNAL,
+                    )
             curve.append(point)
             self.say(
                 f"  seed {seed} step {step:,}/{self.steps:,} loss {point['loss']:.4f} "

@@ -68,5 +68,5 @@ def test_writers_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert finetune.main([]) == Exit.DONE
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["split"] == "test" and len(results["seeds"]) == 2
-    assert results["summary"]["accuracy"]["least"] > 0.6, results  # a third by chance
+    assert results["summary"]["accuracy"]["least"] > 0.5, results  # a third by chance
     assert "over 2 seeds" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import tiny_dataset
 import tiny_tasks
 
 from t5x_like import finetune
-from t5x_like.errors import UserError
+from t5x_like.errors import Exit, UserError
 from t5x_like.models.t5 import T5
 from t5x_like.tasks import finetuning, pretrained, reading, recipe, saved
 from t5x_like.tasks.definitions import Task
@@ -123,6 +123,13 @@ def test_seeds_are_kept_and_the_best_is_saved(tmp_path, monkeypatch, capsys):
     again = pretrained.load(str(output))
     assert again.style == "bert"
     jax.tree.map(np.testing.assert_array_equal, again.params, fitted.params["encoder"])
+
+
+def test_weights_that_are_not_finite_give_no_result(tmp_path):
+    start = dataclasses.replace(RANDOM, params=jax.tree.map(lambda x: np.full_like(x, np.nan), RANDOM.params))
+    with pytest.raises(UserError, match="none of the 108 updates of seed 0 was finite") as refused:
+        fit(tiny_tasks.CLASSIFICATION, tmp_path, tmp_path / "out", start)
+    assert refused.value.code == Exit.INTERNAL and not (tmp_path / "out" / "model").exists()
 
 
 def test_one_program_serves_all_seeds(tmp_path):

@@ -17,6 +17,7 @@ from t5x_like.data.token_dataset import TokenSplit
 from t5x_like.errors import Exit, UserError
 
 _CHUNK = 1 << 18  # sentences that are looked at together: large enough for NumPy, small enough for the cache
+MOST_DUPLICATES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +126,10 @@ def check_room(capacity: int, length: int, least: int) -> int:
 
 
 def check_duplicates(duplicates: int) -> None:
-    """Raises `UserError` unless there is a pass over the corpus."""
-    if duplicates < 1:
+    """Raises `UserError` unless there is a pass over the corpus, and for more than anyone would wait for: all of them
+    are laid out when the data is opened."""
+    if not 1 <= duplicates <= MOST_DUPLICATES:
         raise UserError(
-            f"duplicates is {duplicates}; an epoch has at least 1 pass over the text",
+            f"duplicates is {duplicates:,}; an epoch has 1 to {MOST_DUPLICATES:,} passes over the text",
             where="objective.inputs.duplicates",
         )

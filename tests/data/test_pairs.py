@@ -241,6 +241,7 @@ def test_what_cannot_be_is_refused():
     split = SentenceSplit([[3, 4], [5]])
     for form, what in (
         (SegmentPairs(duplicates=0), "duplicates is 0"),
+        (SegmentPairs(duplicates=1001), "duplicates is 1,001; an epoch has 1 to 1,000"),
         (SegmentPairs(short_probability=1.5), "short_probability is 1.5"),
         (SentencePairs(duplicates=-1), "duplicates is -1"),
     ):

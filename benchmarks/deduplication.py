@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +39,20 @@ LINES, WORDS = 20, 8
 VOCABULARY = ["".join(letters) for letters in itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=3)]
 
 
-def documents(unit: int) -> Iterator[Document]:
-    """The documents of a unit."""
+def documents(unit: int, wanted: Iterable[int] = range(UNIT)) -> Iterator[tuple[int, Document]]:
+    """The documents of a unit, or those at the places `wanted`, each with its place."""
     drawn = np.random.default_rng(unit)
-    rows = drawn.integers(0, len(VOCABULARY), (UNIT, LINES * WORDS)).tolist()
-    words = [[VOCABULARY[word] for word in row] for row in rows]
+    words = drawn.integers(0, len(VOCABULARY), (UNIT, LINES * WORDS))
     copied, common = drawn.random(UNIT) < 0.1, drawn.random((UNIT, LINES)) < 0.05
-    for i in range(UNIT):
-        chosen = list(words[i - 1]) if copied[i] and i else words[i]
-        if copied[i]:
-            chosen[int(drawn.integers(len(chosen)))] = "changed"
+    changed = drawn.integers(0, LINES * WORDS, UNIT)
+    for i in wanted:
+        copy = copied[i] and i
+        chosen = [VOCABULARY[word] for word in words[i - 1 if copy else i].tolist()]
+        if copy:
+            chosen[changed[i]] = "changed"
         lines = [" ".join(chosen[j : j + WORDS]) for j in range(0, len(chosen), WORDS)]
         lines = ["All rights reserved." if common[i, j] else line for j, line in enumerate(lines)]
-        yield Document("\n".join(lines), url=f"http://example.org/{unit}/{i}")
+        yield i, Document("\n".join(lines), url=f"http://example.org/{unit}/{i}")
 
 
 def peak() -> int:
@@ -69,16 +70,17 @@ def measure(name: str, total: int) -> dict[str, float]:
         for turn, round in enumerate(comparison.rounds):
             paths = []
             for unit in range(units):
-                at = time.process_time()
-                found = list(documents(unit))
-                making += time.process_time() - at
                 first, heard = unit << 32, {}
                 if before is not None:
                     heard = verdicts_for(before, first, first + UNIT)
+                at = time.process_time()
+                wanted = [number - first for number in sorted(heard)] if turn else range(UNIT)
+                found = list(documents(unit, wanted))
+                making += time.process_time() - at
                 entries = Entries()
-                for number, document in enumerate(found, first):
-                    if turn == 0 or number in heard:
-                        entries.add(number, round.entries(number, document, heard.get(number, ())))
+                for place, document in found:
+                    number = first + place
+                    entries.add(number, round.entries(number, document, heard.get(number, ())))
                 paths.append(folder / f"{turn}-{unit}.entries")
                 entries.write(paths[-1])
             before = folder / f"verdicts-{turn}"

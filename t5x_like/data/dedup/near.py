@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 import xxhash
-from jaxtyping import Integer, UInt64
+from jaxtyping import Int64, Integer, UInt64
 
 from t5x_like.data.cleaning.base import Rejection
 from t5x_like.data.dedup.base import Entry, Round, Said, Verdict
@@ -36,6 +37,7 @@ _DIGIT = re.compile(r"\d")
 _CHUNK = 1 << 12
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _CLUSTER_KEY = bytes(16)
+_SAID = 1 << 16
 
 
 def words(text: str) -> list[str]:
@@ -99,7 +101,7 @@ class NearDuplicates:
     pairs. What a cluster's documents have in common, the smallest hash of their texts, becomes `Document.cluster`:
     it decides the split, so that the cluster stays together.
 
-    Memory: all pairs that were found, some 200 bytes for each, in the process that makes clusters.
+    Memory: some 50 bytes for each document that has a near-duplicate, in the process that makes clusters.
 
     Attributes:
       bands, rows: `bands` groups of `rows` hashes; a pair that agrees in all rows of a band is looked at.
@@ -213,48 +215,71 @@ class _Check:
 
 @dataclasses.dataclass(frozen=True)
 class _Clusters:
-    """All pairs meet under one key and become clusters."""
+    """All pairs meet under one key and become clusters.
+
+    Pairs are read as they come, from disk where they are many; what is held is some 50 bytes for each document that
+    is in a pair.
+    """
 
     def entries(self, number: int, document: Document, verdicts: Sequence[bytes]) -> Iterable[Entry]:
         code = xxhash.xxh3_64_digest(document.text.encode())
         return [(_CLUSTER_KEY, pair + code) for pair in verdicts]
 
     def decide(self, key: bytes, said: Iterable[Said]) -> Iterable[Verdict]:
-        ends, others, codes = array("Q"), array("Q"), array("Q")
-        for number, value in said:
-            a, b = int.from_bytes(value[:8], "big"), int.from_bytes(value[8:16], "big")
-            ends.append(number)
-            others.append(b if number == a else a)
-            codes.append(int.from_bytes(value[16:24], "big"))
-        documents, rows = np.unique(np.frombuffer(ends, np.uint64), return_inverse=True)
-        columns = np.searchsorted(documents, np.frombuffer(others, np.uint64))
-        component = _components(rows, columns, len(documents))
-        code = np.zeros(len(documents), np.uint64)
-        code[rows] = np.frombuffer(codes, np.uint64)
+        seen = array("Q")
+        for number, _ in said:
+            if not seen or seen[-1] != number:
+                seen.append(number)
+        documents = np.frombuffer(seen, np.uint64)
+        parent, codes = array("Q", range(len(documents))), np.zeros(len(documents), np.uint64)
+        for numbers, first, second, code in _columns(said):
+            rows = np.searchsorted(documents, numbers)
+            codes[rows] = code
+            later = numbers == np.maximum(first, second)  # the other end says the same pair
+            _unite(parent, rows[later], np.searchsorted(documents, np.minimum(first, second)[later]))
+        component = _roots(parent)
         label = np.full(len(documents), ~np.uint64(0))
-        np.minimum.at(label, component, code)
+        np.minimum.at(label, component, codes)
         members = np.bincount(component, minlength=len(documents))
-        for place, (number, first) in enumerate(zip(documents.tolist(), component.tolist(), strict=True)):
-            head = int(label[first]).to_bytes(8, "big") + int(members[first]).to_bytes(8, "big")
-            yield number, head + bytes([first == place])
+        for begin in range(0, len(documents), _SAID):
+            some = slice(begin, begin + _SAID)
+            columns = (documents[some], component[some], label[component[some]], members[component[some]])
+            told = zip(*(column.tolist() for column in columns), strict=True)
+            for place, (number, first, name, size) in enumerate(told, begin):
+                yield number, name.to_bytes(8, "big") + size.to_bytes(8, "big") + bytes([first == place])
 
 
-def _components(
-    a: Integer[np.ndarray, "E"], b: Integer[np.ndarray, "E"], size: int
-) -> Integer[np.ndarray, "N"]:
-    """For each of `size` nodes the smallest node that edges (a, b) connect it with: union-find."""
-    parent = list(range(size))
+def _columns(said: Iterable[Said]) -> Iterator[tuple[UInt64[np.ndarray, "S"], ...]]:
+    """What was said of clusters, some at a time: who said it, both ends of the pair, the hash of the text."""
+    going = iter(said)
+    while some := list(itertools.islice(going, _SAID)):
+        values = np.frombuffer(b"".join(value for _, value in some), ">u8").astype(np.uint64)
+        yield np.array([number for number, _ in some], np.uint64), *values.reshape(-1, 3).T
+
+
+def _unite(parent: array, a: Integer[np.ndarray, "E"], b: Integer[np.ndarray, "E"]) -> None:
+    """Union-find: edges (a, b) come in. A parent is never behind its children."""
 
     def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
+        while (above := parent[node]) != node:
+            parent[node] = parent[above]
+            node = above
         return node
 
     for one, other in zip(a.tolist(), b.tolist(), strict=True):
         one, other = root(one), root(other)
-        parent[max(one, other)] = min(one, other)
-    return np.array([root(node) for node in range(size)], np.int64)
+        if one < other:
+            parent[other] = one
+        else:
+            parent[one] = other
+
+
+def _roots(parent: array) -> Int64[np.ndarray, "N"]:
+    """For each node the smallest that it is connected with."""
+    found = np.frombuffer(parent, np.uint64).astype(np.int64)
+    while np.any((above := found[found]) != found):
+        found = above
+    return found
 
 
 def _pair(a: int, b: int) -> bytes:

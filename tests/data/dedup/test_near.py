@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -143,6 +144,52 @@ def test_clusters_are_connected_whatever_the_order():
         assert [m.first for _, m in sorted(members.items())] == [True] + [False] * (len(documents) - 1)
         labels.append(next(iter(members.values())).label)
     assert len(set(labels)) == 1, "the label is of the texts, not of their order"
+
+
+@pytest.mark.parametrize("at_once", [3, 1 << 16])
+def test_clusters_of_any_pairs(monkeypatch, at_once):
+    monkeypatch.setattr(near, "_SAID", at_once)
+    drawn = random.Random(at_once)
+    for _ in range(40):
+        pairs = {tuple(sorted(drawn.sample(range(50), 2))) for _ in range(drawn.randrange(1, 60))}
+        parts = {number: {number} for number in sum(pairs, ())}
+        for a, b in pairs:
+            both = parts[a] | parts[b]
+            parts.update(dict.fromkeys(both, both))
+        code = {number: drawn.getrandbits(64) for number in parts}
+        said = sorted((n, near._pair(a, b) + code[n].to_bytes(8, "big")) for a, b in pairs for n in (a, b))
+        expected = {
+            number: Membership(f"{min(code[n] for n in part):016x}", len(part), number == min(part))
+            for number, part in parts.items()
+        }
+        decided = near._Clusters().decide(bytes(16), said)
+        assert {number: Membership.read(verdict) for number, verdict in decided} == expected
+
+
+class _Copies:
+    """What `total` documents say of clusters of five, read as it comes."""
+
+    def __init__(self, total: int):
+        self._total = total
+
+    def __iter__(self):
+        for number in range(self._total):
+            first = number // 5 * 5
+            for other in range(first + 1, first + 5) if number == first else [first]:
+                pair = near._pair(min(number, other), max(number, other))
+                yield number, pair + number.to_bytes(8, "big")
+
+
+def test_clusters_take_little_memory_for_a_document(monkeypatch):
+    """The figure of docs/corpus.md."""
+    monkeypatch.setattr(near, "_SAID", 1000)
+    peaks = []
+    for total in (2_000, 8_000):
+        tracemalloc.start()
+        assert sum(1 for _ in near._Clusters().decide(bytes(16), _Copies(total))) == total
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 60 * 6_000
 
 
 def test_many_copies_make_few_pairs():

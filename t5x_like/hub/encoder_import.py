@@ -296,5 +296,8 @@ def from_config(config: dict[str, Any], names: Any, where: str = "config.json") 
         pair_head=f"{PAIR}.weight" in names,
         scan_layers=False,
     )
-    encoder.check()
+    try:
+        encoder.check()
+    except UserError as e:  # the field is one of ours; the mistake is in their file
+        raise UserError(e.what, where=where, code=Exit.BAD_DATA) from None
     return encoder, family

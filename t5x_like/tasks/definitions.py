@@ -93,7 +93,11 @@ def check(task: Task, where: str | None = None) -> None:
                 help=did_you_mean(metric, METRICS[task.kind]),
             )
     if task.kind == "choice" and len(task.choices) < 2:
-        raise UserError("a choice task needs the columns of its candidates", where=where)
+        raise UserError(
+            "a choice task needs the columns of its candidates",
+            where=where,
+            help='--task=FILE.json with "choices": ["ending0", "ending1", ...]',
+        )
     if len(set(task.labels)) < len(task.labels):
         raise UserError("a label is named twice", where=where)
     if task.kind == "classification" and len(task.labels) == 1:

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from t5x_like.data.wordpiece import SPECIAL, from_pieces
-from t5x_like.errors import UserError
+from t5x_like.errors import Exit, UserError
 from t5x_like.hub.encoder_import import import_electra, import_encoder
 from t5x_like.hub.encoders import export_encoder, to_hugging_face
 from t5x_like.hub.pretrained import load_pretrained
@@ -291,8 +291,9 @@ def test_a_tokenizer_of_another_size_is_refused_with_both_numbers(tmp_path):
 )
 def test_configurations_that_cannot_be(tmp_path, changes, says):
     folder = fixtures.write(tmp_path / "x", "bert", "ForPreTraining", **changes)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=says) as refused:
         import_encoder(folder)
+    assert str(refused.value.where).startswith(str(folder)) and refused.value.code == Exit.BAD_DATA
 
 
 def change(folder: Path, **arrays) -> None:

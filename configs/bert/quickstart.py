@@ -57,7 +57,7 @@ def shortened(run: Run, steps: int) -> Run:
         batch_size=48,
         steps=steps,
         phases=(
-            Phase(start=5 * steps // 6, objective=dataclasses.replace(objective, length=LONG), batch_size=18),
+            Phase(start=2 * steps // 3, objective=dataclasses.replace(objective, length=LONG), batch_size=18),
         ),
         optimizer=dataclasses.replace(run.optimizer, b2=0.98),
         schedule=Linear(peak=2e-3, warmup=100),
@@ -76,5 +76,5 @@ def config() -> Run:
             model=dataclasses.replace(run.model, **SIZE),
             objective=MaskedLM(inputs=SegmentPairs(duplicates=2)),
         ),
-        steps=1200,
+        steps=3600,
     )

@@ -35,4 +35,4 @@ def config() -> Run:
     model = dataclasses.replace(run.model, encoder=encoder, generator_hidden=1.0, sharing="all")
     objective = dataclasses.replace(run.objective, detection_weight=10.0)
     run = dataclasses.replace(run, name="electra-quickstart", model=model, objective=objective)
-    return shortened(run, steps=2000)
+    return shortened(run, steps=3000)

@@ -25,5 +25,5 @@ def config() -> Run:
     size = {**bert_quickstart.SIZE, "max_positions": bert_quickstart.LONG + run.model.position_offset}
     model = dataclasses.replace(run.model, **size)
     return bert_quickstart.shortened(
-        dataclasses.replace(run, name="roberta-quickstart", model=model), steps=1200
+        dataclasses.replace(run, name="roberta-quickstart", model=model), steps=3600
     )

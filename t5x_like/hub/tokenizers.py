@@ -8,6 +8,7 @@ class that reads it as it stands.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +47,41 @@ def write(tokenizer: Tokenizer, folder: Path) -> None:
     config.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _model_proto(tokenizer: Tokenizer) -> Any:
-    from sentencepiece import sentencepiece_model_pb2
+@functools.cache
+def _model_class() -> Any:
+    """The message ModelProto, as far as it is read here (sentencepiece_model.proto). The package's own generated
+    module asks for the newest protobuf runtime, which not everything in one environment goes with."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-    messages: Any = sentencepiece_model_pb2  # its classes are made at run time
-    return messages.ModelProto.FromString(tokenizer.files["spiece.model"])
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="pieces.proto", package="t5x_like", syntax="proto2")
+    for message, fields in {
+        "Piece": [("piece", 1, "string", ""), ("score", 2, "float", ""), ("type", 3, "int32", "1")],
+        "TrainerSpec": [("model_type", 3, "int32", "1")],
+        "NormalizerSpec": [("precompiled_charsmap", 2, "bytes", "")],
+        "ModelProto": [
+            ("pieces", 1, "Piece", ""),
+            ("trainer_spec", 2, "TrainerSpec", ""),
+            ("normalizer_spec", 3, "NormalizerSpec", ""),
+        ],
+    }.items():
+        described = file.message_type.add(name=message)
+        for name, number, kind, default in fields:
+            field = described.field.add(name=name, number=number)
+            field.label = kinds.LABEL_REPEATED if name == "pieces" else kinds.LABEL_OPTIONAL
+            if kind[0].isupper():
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".t5x_like.{kind}"
+            else:
+                field.type = getattr(kinds, f"TYPE_{kind.upper()}")
+            if default:
+                field.default_value = default
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t5x_like.ModelProto"))
+
+
+def _model_proto(tokenizer: Tokenizer) -> Any:
+    return _model_class().FromString(tokenizer.files["spiece.model"])
 
 
 def _is_t5s_own_kind(tokenizer: Tokenizer) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Literal
 
 from t5x_like.data.sources import SourceFile
@@ -18,7 +20,7 @@ BESIDE_PAGES = frozenset(
     {"http_status", "metadata_record", "not_html", "request_record", "revisit_record", "warcinfo_record"}
 )
 """What a crawl holds beside pages: left out and counted, and no fault of the input."""
-HARMLESS = BESIDE_PAGES | {"bad_url", "byte_order_mark"}
+HARMLESS = BESIDE_PAGES | {"bad_timestamp", "bad_url", "byte_order_mark"}
 """Kinds of problems that stop nothing under any policy."""
 
 
@@ -157,7 +159,7 @@ def checked(
 ) -> Iterator[Document | Problem]:
     """A document from a string: line ends made alike, NUL and lone surrogates looked for.
 
-    Whatever stands for `url` and `timestamp` in the file may be given; only what is `plain` is kept.
+    Whatever stands for `url` and `timestamp` in the file may be given; what is `known` of it is kept.
     """
     mend = settings.bad_input == "replace"
     if "\0" in text:
@@ -179,23 +181,36 @@ def checked(
     text = text.strip()
     if text:
         position = line if file.format in ("parquet", "array_record") else byte
-        known = plain(url)
-        if url and not known:
-            yield bad_url(url, file, line, byte)
-        yield Document(text, known, plain(timestamp), file.name, position)
+        address, time, problems = known(url, timestamp, file, line, byte)
+        yield from problems
+        yield Document(text, address, time, file.name, position)
     else:
         yield Problem("empty_document", file.name, line, byte, "skipped")
 
 
-def plain(value: object, longest: int = 2048) -> str:
-    """A url or timestamp as it may be passed on: text of one line without control characters, or nothing."""
-    return value if isinstance(value, str) and len(value) <= longest and value.isprintable() else ""
+_TIME = re.compile(
+    r"\d{4}(-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?)?)?", re.ASCII
+)
 
 
-def bad_url(url: object, file: SourceFile, line: int, byte: int) -> Problem:
-    """An address that is not `plain`: its document is kept without it."""
-    size = f"{len(url)} characters: " if isinstance(url, str) else f"{type(url).__name__}: "
-    return Problem("bad_url", file.name, line, byte, "mended", size + ascii(url)[:80])
+def known(
+    url: object, timestamp: object, file: SourceFile, line: int, byte: int
+) -> tuple[str, str, list[Problem]]:
+    """A document's address and time as they may be passed on, empty where they may not, and what is wrong with them.
+
+    An address is up to 2048 characters of one line; a time is ISO 8601, or a date that Parquet holds as such.
+    """
+    problems = []
+    if isinstance(timestamp, datetime):
+        timestamp = timestamp.replace(tzinfo=timestamp.tzinfo or UTC).astimezone(UTC)
+        timestamp = timestamp.isoformat().replace("+00:00", "Z")
+    address = url if isinstance(url, str) and len(url) <= 2048 and url.isprintable() else ""
+    time = timestamp if isinstance(timestamp, str) and _TIME.fullmatch(timestamp) else ""
+    for kind, given, kept in (("bad_url", url, address), ("bad_timestamp", timestamp, time)):
+        if given and not kept:
+            size = f"{len(given)} characters" if isinstance(given, str) else type(given).__name__
+            problems.append(Problem(kind, file.name, line, byte, "mended", f"{size}: {ascii(given)[:80]}"))
+    return address, time, problems
 
 
 def invalid_utf8(

@@ -101,10 +101,10 @@ class SentenceRule:
         ended = (here & _ENDED > 0) | ((here & _CLOSED > 0) & (before & _ENDED > 0))
         ended &= (here & _SHORTENED == 0) & ((here & _STOP == 0) | (before & _SHORT == 0))
         broken = (here & _BROKEN > 0) & (after & _BROKEN == 0)
-        start = np.zeros(len(ids), bool)
-        start[last[(ended & (after & _OPENED > 0)) | broken] + 1] = True
-        start[document_starts[document_starts < len(ids)]] = True
-        return np.flatnonzero(start)
+        behind = last[(ended & (after & _OPENED > 0)) | broken] + 1
+        starts = np.concatenate([behind, document_starts[document_starts < len(ids)]])
+        starts.sort(kind="stable")  # two ascending parts are merged
+        return starts[np.diff(starts, prepend=-1) > 0]
 
 
 def _abbreviates(word: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -44,6 +45,9 @@ class RealNewsDomains:
 
     domains: str
 
+    def files_read(self) -> Iterable[str]:
+        return files.names(self.domains, "domains", _DOMAINS_HELP)
+
     def __call__(self, document: Document) -> Document | Rejection:
         subdomain, domain = _domain(urls.normalized(document.url))
         allowed = _domains(self.domains).get(domain)
@@ -70,6 +74,9 @@ class ListedURLs:
     name: ClassVar[str] = "listed_urls"
 
     addresses: str
+
+    def files_read(self) -> Iterable[str]:
+        return files.names(self.addresses, "addresses", _ADDRESSES_HELP)
 
     def __call__(self, document: Document) -> Document | Rejection:
         known, wanted = _addresses(self.addresses), _hash(document.url)
@@ -103,6 +110,10 @@ class BlockedURLs:
 
     def __post_init__(self) -> None:
         at_least(self, "soft_limit", 1)
+
+    def files_read(self) -> Iterable[str]:
+        given = filter(None, (self.domains, self.words, self.soft_words, self.parts))
+        return [name for file in given for name in files.names(file, self.name)]
 
     def __call__(self, document: Document) -> Document | Rejection:
         subdomain, domain = _domain(document.url)

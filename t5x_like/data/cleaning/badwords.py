@@ -48,6 +48,9 @@ class BadWords:
     def __post_init__(self) -> None:
         in_unit(self, "share")
 
+    def files_read(self) -> Iterable[str]:
+        return () if self.lists == "ldnoobw" else files.names(self.lists, "lists")
+
     def __call__(self, document: Document) -> Document | Rejection:
         language = (document.language or self.language).partition("-")[0]
         words = _lists(self.lists, self.language).get(language)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
@@ -57,6 +57,9 @@ class Decontaminate:
     def __post_init__(self) -> None:
         at_least(self, "ngram", 1)
         at_least(self, "shortest", 1)
+
+    def files_read(self) -> Iterable[str]:
+        return _files(self)
 
     def __call__(self, document: Document) -> Document | Rejection:
         index = _index(self)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 import fsspec
+import xxhash
 
 from t5x_like.data.compression import SUFFIXES, Damaged, chunks
 from t5x_like.errors import Exit, UserError
 
 MAX_BYTES = 4 << 30
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A rule that reads files which are not part of the recipe."""
+
+    def files_read(self) -> Iterable[str]:
+        """Their names; raises `UserError` where there are none."""
+        ...
 
 
 def names(pattern: str, where: str, help: str | None = None) -> tuple[str, ...]:
@@ -70,6 +80,22 @@ def lines(name: str, where: str, help: str | None = None) -> Iterator[str]:
         raise UserError(f"no such file: {name}", where=where, help=help, code=Exit.BAD_DATA) from None
     except (OSError, Damaged) as error:
         raise UserError(f"cannot be read: {error}", where=f"{where}: {name}", code=Exit.IO_ERROR) from None
+
+
+def digest(name: str) -> str:
+    """128-bit xxh3 of a file's bytes as they lie there, so that a list goes by what it says and not by its name.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    found = xxhash.xxh3_128()
+    try:
+        with fsspec.open(name, "rb") as file:
+            while block := cast(IO[bytes], file).read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error}", where=name, code=Exit.IO_ERROR) from None
+    return found.hexdigest()
 
 
 def read_json(name: str, where: str, help: str | None = None) -> Any:

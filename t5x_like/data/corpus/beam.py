@@ -6,7 +6,7 @@ same files under the same names, so the corpus is the same byte for byte. A pipe
 beginning; one that ended is not run again.
 
 Memory of a Beam worker: the documents of a unit, and what was said under one key: 24 bytes an entry and its value.
-The commonest key of all is that under which near-duplicates become clusters, with 64 bytes for each end of a pair.
+The commonest key of all is that under which near-duplicates become clusters, 48 bytes for each end of a pair.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from typing import Any, Literal, cast
 
 from t5x_like import typed
 from t5x_like.data.cleaning.base import Rule
+from t5x_like.data.cleaning.files import ReadsFiles
+from t5x_like.data.cleaning.files import digest as list_digest
 from t5x_like.data.corpus import exchange
 from t5x_like.data.corpus.assembling import assemble, shards_of, tokens_of, versions, write_json
 from t5x_like.data.corpus.local import Local
@@ -190,6 +192,11 @@ def _request(arguments: Arguments, files: Sequence[SourceFile], missing: Sequenc
     return {
         "recipe": typed.to_data(arguments.recipe),
         "rules": arguments.recipe.version,
+        "lists": {
+            f"{place} {step.name}": [list_digest(name) for name in step.files_read()]
+            for place, step in enumerate(arguments.recipe.steps)
+            if isinstance(step, ReadsFiles)
+        },
         "read": dataclasses.asdict(arguments.read),
         "tokenizer": tokenizer,
         "input": [

@@ -11,7 +11,7 @@ from typing import Literal
 
 from t5x_like.data import reading, sources
 from t5x_like.data.compression import Damaged, chunks
-from t5x_like.data.documents import Block, Document, Problem, Settings, bad_url, decoded, plain, too_long
+from t5x_like.data.documents import Block, Document, Problem, Settings, decoded, known, too_long
 from t5x_like.data.pages import charsets, http, warc
 from t5x_like.data.pages.base import RawPage, Unit
 from t5x_like.data.sources import PAGES, SourceFile
@@ -171,9 +171,9 @@ _BESIDE = ("request", "revisit", "metadata", "warcinfo")
 
 
 def _known(record: warc.Record) -> tuple[str, str]:
-    """Address, as it stands there, and date of a record; wget and others put the address in angle brackets."""
+    """Address and date of a record, as they stand there; wget and others put the address in angle brackets."""
     url = record.headers.get("warc-target-uri", "").removeprefix("<").removesuffix(">")
-    return url, plain(record.headers.get("warc-date", ""), 40)
+    return url, record.headers.get("warc-date", "")
 
 
 def _conversion(record: warc.Record, file: SourceFile, settings: Settings) -> Iterator[Document | Problem]:
@@ -235,7 +235,6 @@ def _page(
     if not html or html.isspace():
         yield _problem("empty_document", file, position, "")
         return
-    known = plain(url)
-    if url and not known:
-        yield bad_url(url, file, 0, position)
-    yield RawPage(html, known, timestamp, file.name, position)
+    address, time, problems = known(url, timestamp, file, 0, position)
+    yield from problems
+    yield RawPage(html, address, time, file.name, position)

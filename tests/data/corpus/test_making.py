@@ -19,6 +19,7 @@ import small_corpus
 
 from t5x_like import config
 from t5x_like.data import example_proto, text_dataset
+from t5x_like.data.cleaning.badwords import BadWords
 from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
 from t5x_like.data.corpus import making
 from t5x_like.data.corpus.making import Arguments, make
@@ -207,6 +208,15 @@ def test_other_arguments_are_refused_and_made_before_is_said(pages, model, refer
         other = dataclasses.replace(SMALL, validation_fraction=0.3)
         make(small(pages, reference, tokenizer=model, recipe=other), quiet=True)
     assert contents(reference) == before
+    words = tmp_path / "words.txt"
+    words.write_text("zyzzyva\n")
+    rules = dataclasses.replace(SMALL, steps=(BadWords(lists=str(words)),), validation_fraction=0)
+    listed = small(pages, tmp_path / "listed", recipe=rules)
+    (found,) = make(listed, quiet=True).data["arguments"]["lists"].values()
+    assert [len(digest) for digest in found] == [32]
+    words.write_text("zyzzyva\nother\n")
+    with pytest.raises(UserError, match="lists"):
+        make(listed, quiet=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     with pytest.raises(UserError, match="is not a corpus") as error:

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pickle
+from datetime import UTC, datetime
 
 import fsspec
 import pytest
@@ -146,6 +147,20 @@ def test_addresses_that_are_not_kept_are_counted(tmp_path):
     assert all(each.detail.isascii() and each.detail.isprintable() for each in problems)
 
 
+def test_times_that_are_not_kept_are_counted(tmp_path):
+    wrong = ["yesterday", "2019-04-18T12:00:00Z\x1b[2J", 1555588800]
+    right = ["2019-04-18T12:00:00Z", "2019-04-18 12:00:00.5+02:00", "2019-04", "", None]
+    rows = [{"text": "t", "timestamp": value} for value in wrong + right]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.wet").write_bytes(packed([record("conversion", b"text", WARC_Date="Thursday")], ""))
+    _, documents, problems = read_all(tmp_path)
+    assert [each.timestamp for each in documents] == ["", "", "", *right[:3], "", "", ""]
+    assert [(each.kind, each.action, each.line) for each in problems] == [
+        *(("bad_timestamp", "mended", line) for line in (1, 2, 3)),
+        ("bad_timestamp", "mended", 0),
+    ]
+
+
 def test_small_files_share_a_unit_and_units_cross_processes(tmp_path):
     for number in range(300):
         (tmp_path / f"{number:03}.html").write_bytes(b"<p>" + b"x" * 2000)
@@ -181,6 +196,9 @@ def test_parquet_and_tfds_keep_url_and_timestamp(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
+    moment = datetime(2019, 4, 18, 12, tzinfo=UTC)
+    parquet.write_table(pyarrow.table({"text": ["hello"], "timestamp": [moment]}), tmp_path / "w.parquet")
+    assert [each.timestamp for each in read_all(tmp_path / "w.parquet")[1]] == ["2019-04-18T12:00:00Z"]
     columns = {"timestamp": ["2019"], "text": ["hello"], "url": ["http://e.com/"]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
     _, (document,), _ = read_all(tmp_path / "x.parquet")

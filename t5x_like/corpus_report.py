@@ -149,7 +149,7 @@ def _funnel(data: dict[str, Any]) -> str:
         "documents",
         "",
         "of all",
-        "MB of text",
+        "M characters",
         *(["tokens, about"] if tokens else []),
         "changed",
     ]
@@ -165,7 +165,7 @@ def _funnel(data: dict[str, Any]) -> str:
             name = f"<span class=lost>{_text(reason.replace('_', ' '))}</span>"
             rows.append([f"&emsp;{name}", f"<span class=lost>−{count:,}</span>", *([""] * (4 + tokens))])
     note = (
-        "<p class=quiet>MB: millions of characters. A document is counted where it was rejected first."
+        "<p class=quiet>A document is counted where it was rejected first."
         + (" Tokens of the steps are estimated from the characters of the result." if tokens else "")
         + "</p>"
     )

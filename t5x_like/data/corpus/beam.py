@@ -50,7 +50,9 @@ except ImportError:
         help="pip install 't5x_like[beam]'; or leave --engine=local",
     ) from None
 
-_HERE = frozenset({None, "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"})
+_HERE = frozenset(
+    {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
+)
 """Runners whose workers see this machine's files."""
 
 
@@ -89,7 +91,9 @@ class Beam:
     def __init__(self, job: Job, options: Sequence[str], folder: str, progress: Progress):
         self._job, self._progress = job, progress
         self._options = PipelineOptions(list(options))
-        runner = self._options.view_as(StandardOptions).runner
+        standard = self._options.view_as(StandardOptions)
+        # Beam's own default would download another runner before it falls back to this one.
+        runner = standard.runner = standard.runner or "FnApiRunner"
         if not folder and runner not in _HERE:
             raise UserError(
                 f"the workers of {runner} cannot see {job.partial}",

@@ -193,9 +193,9 @@ def _request(arguments: Arguments, files: Sequence[SourceFile], missing: Sequenc
         "recipe": typed.to_data(arguments.recipe),
         "rules": arguments.recipe.version,
         "lists": {
-            f"{place} {step.name}": [list_digest(name) for name in step.files_read()]
+            f"{place} {step.name}": [list_digest(name) for name in names]
             for place, step in enumerate(arguments.recipe.steps)
-            if isinstance(step, ReadsFiles)
+            if isinstance(step, ReadsFiles) and (names := list(step.files_read()))
         },
         "read": dataclasses.asdict(arguments.read),
         "tokenizer": tokenizer,

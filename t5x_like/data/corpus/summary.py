@@ -94,7 +94,7 @@ class Summary:
             lines.append(f"{self.path} is already made with these arguments; nothing to do")
         tokens = self.data["tokens_per_character"] is not None
         lines.append(
-            f"{'':24}{'documents':>12}{'MB of text':>12}" + (f"{'tokens, about':>16}" if tokens else "")
+            f"{'':24}{'documents':>12}{'M characters':>14}" + (f"{'tokens, about':>16}" if tokens else "")
         )
         funnel = self.data["funnel"]
         lines.append(_row("read", funnel[0]["in"], text=False))
@@ -104,7 +104,8 @@ class Summary:
                 lines.append(f"{'':24}{-count:>12,}  {reason.replace('_', ' ')}")
         for split, counts in self.data["splits"].items():
             exact = f"{counts['tokens']:>16,}" if "tokens" in counts else ""
-            lines.append(f"{split:24}{counts['documents']:>12,}{counts['bytes'] / 1e6:>12,.1f}{exact}")
+            size = f"{counts['bytes'] / 1e6:,.1f} MB"
+            lines.append(f"{split:24}{counts['documents']:>12,}{size:>14}{exact}")
         clusters = self.data["clusters"]
         if clusters["clusters"]:
             lines.append(
@@ -144,6 +145,6 @@ class Summary:
 
 
 def _row(name: str, counts: dict[str, int], text: bool = True) -> str:
-    size = f"{counts['characters'] / 1e6:>12,.1f}" if text else f"{'':12}"
+    size = f"{counts['characters'] / 1e6:>14,.1f}" if text else f"{'':14}"
     tokens = f"{counts['tokens']:>16,}" if "tokens" in counts else ""
     return f"{name:24}{counts['documents']:>12,}{size}{tokens}"

@@ -8,9 +8,10 @@ first and last bytes, and TFDS's descriptions.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fnmatch
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
@@ -179,9 +180,7 @@ class _Look:
             ) from None
         try:
             if any(c in name for c in "*?["):
-                paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
-                if not paths:
-                    raise NotThere("no file matches", where=name, help=_near(fs, root))
+                paths = self._glob(fs, root, name)
             elif fs.isdir(root):
                 return self._folder(fs, root, name)
             elif fs.exists(root):
@@ -191,6 +190,22 @@ class _Look:
         except OSError as error:
             raise unreadable(name, error) from None
         return self._files(fs, paths, name)
+
+    def _glob(self, fs: Any, root: str, name: str) -> list[str]:
+        """The files that match; what fsspec passes over without a word is refused by name."""
+        matched = fs.glob(root)
+        paths = sorted(path for path in matched if fs.isfile(path))
+        refused = []
+        if isinstance(fs, LocalFileSystem):
+            for path in map(Path, matched):
+                if path.is_symlink() and not path.exists():
+                    refused.append(NotThere("a link to nothing", where=str(path)))
+            refused += _passed_over(fs, root, paths)
+        for error in refused:
+            self.refuse(error)
+        if not paths and not refused:
+            raise NotThere("no file matches", where=name, help=_near(fs, root))
+        return paths
 
     def _folder(self, fs: Any, root: str, name: str) -> list[SourceFile]:
         if "://" not in name and text_dataset.is_tfds(Path(root)):
@@ -216,13 +231,10 @@ class _Look:
         for error in closed:
             folder = error.filename or root
             if not _hidden(folder.removeprefix(root)):
-                what = f"cannot read this folder: {error.strerror or error}"
-                self.refuse(NotThere(what, where=folder, kind="unreadable_file"))
+                self.refuse(_closed(folder, error.strerror or str(error)))
         for link in sorted(links):
             if not _hidden(link.removeprefix(root)):
-                what = "a link to a folder is not followed"
-                help = "name the folder itself in --input, or remove the link"
-                self.refuse(NotThere(what, where=link, help=help, kind="link_not_followed"))
+                self.refuse(_not_followed(link))
         if not paths and not closed and not links:
             raise UserError(
                 "no text in this folder",
@@ -250,6 +262,32 @@ class _Look:
         for path in missing or ():
             self.refuse(NotThere("a shard that dataset_info.json names is missing", where=path))
         return [_describe(shard.path, self.known, records=(shard.first, shard.last)) for shard in shards]
+
+
+def _passed_over(fs: Any, root: str, paths: Sequence[str]) -> Iterator[NotThere]:
+    """Folders that a pattern of local files leads into and that were left out: links, and what may not be read."""
+    parts = root.split("/")
+    first = next(place for place, part in enumerate(parts) if set(part) & set("*?["))
+    # The folder before the first wildcard is listed, then all that match up to the last part.
+    for end in range(first, len(parts) + ("**" in parts[-1])):
+        pattern = "/".join(parts[:end]) or "/"
+        for folder in fs.glob(pattern) if end > first else [pattern]:
+            if not fs.isdir(folder):
+                continue
+            if end > first and Path(folder).is_symlink():
+                if not any(path.startswith(f"{folder}/") for path in paths):
+                    yield _not_followed(folder)
+            elif not os.access(folder, os.R_OK | os.X_OK):
+                yield _closed(folder, os.strerror(errno.EACCES))
+
+
+def _closed(folder: str, why: str) -> NotThere:
+    return NotThere(f"cannot read this folder: {why}", where=folder, kind="unreadable_file")
+
+
+def _not_followed(link: str) -> NotThere:
+    help = "name the folder itself in --input, or remove the link"
+    return NotThere("a link to a folder is not followed", where=link, help=help, kind="link_not_followed")
 
 
 def _spell(fs: Any, path: str, name: str) -> str:

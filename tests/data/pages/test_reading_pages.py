@@ -128,6 +128,33 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         assert "Permission denied" in problem.detail
 
 
+def test_what_a_pattern_passes_over_is_told(tmp_path, monkeypatch):
+    for folder in ("in/a", "in/closed", "real"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.html").write_text("<html><p>text")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "in" / "nothing.html").symlink_to("nowhere.html")
+    root = f"{tmp_path}/in"
+    allowed = os.access  # who runs the tests may be root, who may read all
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and allowed(path, mode))
+
+    def missed(pattern):
+        files, missing = find([root + pattern])
+        return len(files), {(each.kind, each.file.removeprefix(root)) for each in missing}
+
+    gone = ("missing_file", "/nothing.html")
+    beside = {("unreadable_file", "/closed"), ("link_not_followed", "/linked")}
+    assert missed("/a/*.html") == (1, set())
+    assert missed("/linked/*.html") == (1, set())  # asked for by name
+    assert missed("/*/*.html") == (2, beside)
+    assert missed("/**/*.html") == missed("/**") == (2, beside | {gone})
+    with pytest.raises(UserError, match="a link to nothing"):
+        find([f"{root}/*.html"])
+    (tmp_path / "in" / "closed" / "x.html").unlink()
+    with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
+        find([f"{root}/closed/*"])
+
+
 def test_addresses_that_are_not_kept_are_counted(tmp_path):
     long = "http://example.com/" + "x" * 2048
     (tmp_path / "a.warc").write_bytes(packed([response(long, b"<html><p>text"), page(0)], ""))

@@ -14,14 +14,13 @@ from t5x_like.failpoints import PLACES
 from t5x_like.faulting import tiny, trials
 from t5x_like.faulting.report import Outcome, judged
 from t5x_like.faulting.trials import Bench
-from t5x_like.training.checkpoints import Checkpoints
 from t5x_like.training.run import Evaluation, Run
 
 CHAIN = 10
 """Kills in one run directory, each followed by the same command, before the run is let through and compared."""
 
 
-def random_kills(bench: Bench, kills: int, processes: int = 1, seed: int = 0) -> Outcome:
+def random_kills(bench: Bench, kills: int, processes: int = 1, seed: int = 0, steps: int = 60) -> Outcome:
     """kill -9 at random moments: of starting, compiling, restoring, training, validating, saving, pruning.
 
     Every start must go on from the newest checkpoint that was complete when the process before was killed; and the
@@ -29,7 +28,7 @@ def random_kills(bench: Bench, kills: int, processes: int = 1, seed: int = 0) ->
     processes one, chosen at random, is killed, the others right
     after it: what becomes of those that live on is F06.
     """
-    run = tiny.make(bench.data, steps=60)
+    run = tiny.make(bench.data, steps=steps)
     if processes > 1:  # which start slowly where they have not a core each: shorter, and without validation
         run = dataclasses.replace(run, steps=20, evaluation=Evaluation(every=0))
     reference, rng = bench.reference(run, processes), random.Random(seed)
@@ -115,10 +114,12 @@ def _went_on(workdir: Path, newest: int, starts: int) -> str:
 
 
 def failpoints(bench: Bench, places: list[str] | None = None, visits: tuple[int, ...] = (1, 3)) -> Outcome:
-    """Ended at once at every named place, at several visits where it is visited often; then the same command."""
-    run = tiny.make(bench.data, steps=12, checkpoints=Checkpoints(every=tiny.EVERY, keep_last=2))
+    """Ended at once at every named place of training (those of pruning are F36), at several visits where it is visited
+    often; then the same command."""
+    run = tiny.make(bench.data, steps=12)
     reference, failures, tried = bench.reference(run), [], 0
-    for place in places or [p for p in PLACES if p not in ("data.worker", "restore.begin")]:
+    trained = [p for p in PLACES if p.startswith(("run.", "validation.", "checkpoint.")) and "prun" not in p]
+    for place in places or trained:
         for visit in visits if place.startswith("checkpoint.") else (1,):
             workdir = bench.new(f"{place}-{visit}")
             code, log = bench.finish(run, workdir, fault=f"{place}:{visit}")
@@ -133,7 +134,7 @@ def failpoints(bench: Bench, places: list[str] | None = None, visits: tuple[int,
             elif trouble := _went_on(workdir, before, starts) or trials.differences(reference, workdir):
                 failures.append(f"{place}:{visit}: {trouble}")
     return judged(
-        f"ended at {tried} named moments of starting, stepping, validating, saving, sealing, pruning",
+        f"ended at {tried} named moments: {', '.join(places or trained)}",
         "each time the newest complete checkpoint was restored, the end bit-equal, nothing left over",
         failures,
         tried=tried,

@@ -92,6 +92,8 @@ def train(
         store = Store(directory.checkpoints, run.checkpoints, verify=verify)
         record = recovery.agreed(store.newest_good)
         if record is not None and record.step >= run.steps:
+            if directory.writes:  # the end of it may have been killed while old checkpoints were removed
+                store.sweep(record)
             print(
                 f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
                 "--set=steps=N goes on to step N; --fresh begins anew"

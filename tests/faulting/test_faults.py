@@ -28,7 +28,7 @@ def holds(outcome):
 @pytest.mark.slow
 def test_random_kills(bench):
     """F01."""
-    holds(kills.random_kills(bench, 3, seed=5))
+    holds(kills.random_kills(bench, 3, seed=5, steps=30))
 
 
 @pytest.mark.slow

@@ -64,8 +64,9 @@ def _inject(faults: dict[str, Any]) -> None:
 
     Args:
       faults: `clock`: seconds that the wall clock is wrong by. `nonfinite`: numbers of the batches whose loss has
-        NaN weights. `spike`: numbers of the batches whose targets are all one id that no other has. `seen`: a file
-        that takes number and checksum of every row of every training batch that is made.
+        NaN weights. `spike`: numbers of the batches whose targets are an id that no other has, and whose first target,
+        which is easy, counts against them. `seen`: a file that takes number and checksum of every row of every
+        training batch that is made.
     """
     if clock := faults.get("clock"):
         real = time.time
@@ -81,7 +82,9 @@ def _inject(faults: dict[str, Any]) -> None:
                 if number in nonfinite:
                     batch["decoder_loss_weights"] = batch["decoder_loss_weights"] * np.float32(np.nan)
                 if number in spike:
-                    batch["decoder_target_tokens"] = np.full_like(batch["decoder_target_tokens"], 498)
+                    batch["decoder_target_tokens"][:, 1:] = 498
+                    batch["decoder_loss_weights"] = np.ones_like(batch["decoder_loss_weights"])
+                    batch["decoder_loss_weights"][:, 0] = 2 - batch["decoder_target_tokens"].shape[1]
                 if "seen" in faults:
                     _note(Path(faults["seen"]), step, rows, batch)
             return batch

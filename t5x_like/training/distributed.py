@@ -40,8 +40,8 @@ CONNECT_SECONDS = 300
 """How long a process waits for the others at the start."""
 
 HEARTBEAT_SECONDS = 60
-"""A process that has not been heard of for so long counts as dead, and the others stop. They do so at once where they
-wait for it in a collective of a CPU, or where it is the first."""
+"""A process that has not been heard of for so long counts as dead, and the others stop. Where it was the first they do
+so at once."""
 
 LEAVE_SECONDS = 15
 """How long a process that is done, or stops with an error, waits for the others to be so too."""

@@ -13,8 +13,8 @@ from t5x_like.faulting.trials import Bench
 from t5x_like.training.partitioning import Mesh
 from t5x_like.training.recovery import Recovery
 
-TOLERANCE = 2e-3
-"""Relative difference of any loss, of a run of 40 steps at a rate that lets rounding grow; float32."""
+TOLERANCE = 2e-5
+"""Relative difference of any loss of 40 steps; float32, sums in another order. 1.3e-7 has been measured."""
 
 PARTS = (
     ("1 device", 1, 1, Mesh()),

@@ -44,8 +44,9 @@ def random_kills(bench: Bench, kills: int, processes: int = 1, seed: int = 0, st
                 failures.append(f"{workdir.name}: {trouble}")
             if not killed:
                 break
-            in_save += trials.saving(workdir)
-            early += len(_starts(workdir)) == starts
+            begun = len(_starts(workdir)) > starts  # else what lies there may be of the kill before
+            in_save += begun and trials.saving(workdir)
+            early += not begun
             before, starts = max(trials.sealed(workdir), default=0), len(_starts(workdir))
             lost = max(lost, _reached(workdir) - before)
         codes, log = bench.finish_all(run, workdir, processes)

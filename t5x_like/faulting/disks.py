@@ -209,6 +209,6 @@ def removed(bench: Bench) -> Outcome:
         failures.append(f"exit code {code}: {log[-400:]}")
     return judged(
         "the run directory deleted in the middle of a run",
-        "stopped with 74 at the third save, saying that the directory is gone",
+        "stopped with 74 at the next save, saying that the directory is gone",
         failures,
     )

@@ -32,7 +32,7 @@ from t5x_like.data.prefetch import Prefetch, prefetch
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.objectives.base import Losses
-from t5x_like.training import distributed, partitioning, profiling, recovery, start
+from t5x_like.training import distributed, metrics, partitioning, profiling, recovery, start
 from t5x_like.training import state as states
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.goodput import Goodput, Ledger
@@ -167,6 +167,7 @@ class _Loop:
         self.stopped_by: str | None = None
         self.eval_step: EvalStep | None = None  # compiled for the stage, when it is first wanted
         self.told_saved: int | None = None
+        self.unvalidated = False
         who = (
             "the process"
             if self.wishes is None
@@ -179,6 +180,8 @@ class _Loop:
         """Steps from the record (or from 0) to the end of the run, or to an interrupt."""
         setup, data = self.setup, self.config.data
         step, state = setup.start, None
+        # A run that was told to stop saved before it validated; that is made up for, once.
+        self.unvalidated = record is not None and distributed.from_first(lambda: not self._validated(step))
         with contextlib.closing(self.metrics), contextlib.ExitStack() as shown:
             shown.enter_context(self.watchdog)
             shown.callback(self._tell_time)
@@ -256,6 +259,8 @@ class _Loop:
         while step < self.stage.stop and not self._stops():
             if step > self.setup.start:
                 self._visit(step, state)
+            elif self.unvalidated and self._due(step):
+                self._validate(step, state)
             self._say(self.trace.at(step, before))
             try:
                 (_, batch), waited = stream.take(lambda running=before: not _ready(running))
@@ -298,9 +303,8 @@ class _Loop:
 
     def _visit(self, step: int, state: TrainState) -> None:
         """What is due between two steps, on the state that `step` starts from."""
-        evaluation, checkpoints = self.config.evaluation, self.config.checkpoints
-        save = step % checkpoints.every == 0
-        if evaluation.every and (step % evaluation.every == 0 or (save and checkpoints.keep_best)):
+        save = step % self.config.checkpoints.every == 0
+        if self._due(step):
             self._validate(step, state)
         if save:
             self._save(step, state)
@@ -308,6 +312,17 @@ class _Loop:
             self._tell_time(step)
         self.store.poll()
         self._tell_saved()
+
+    def _due(self, step: int) -> bool:
+        """Whether `step` is one to validate before."""
+        evaluation, checkpoints = self.config.evaluation, self.config.checkpoints
+        saved = step % checkpoints.every == 0 and checkpoints.keep_best > 0
+        return evaluation.every > 0 and (step % evaluation.every == 0 or saved)
+
+    def _validated(self, step: int) -> bool:
+        """Whether a validation before `step` is on record; where there are no records, it is taken to be."""
+        path = self.directory.metrics
+        return not path.exists() or any(x["step"] == step and x["kind"] == "eval" for x in metrics.read(path))
 
     def _finish(self, step: int, state: TrainState) -> Exit:
         """The last checkpoint, and a word on how things stand."""
@@ -423,6 +438,15 @@ class _Loop:
         )
         self._phase("saving")
         with self.ledger.during("checkpoint"):
+            with distributed.together():
+                # A save that was under way may have made the folders again, without what makes them a run.
+                if self.directory.writes and not self.directory.config.is_file():
+                    raise UserError(
+                        "the run directory, or its config.json, has been removed",
+                        where=str(self.directory.path),
+                        help="put it back from a copy, or begin anew",
+                        code=Exit.IO_ERROR,
+                    )
             self.store.save(record, state)
         self._phase(None)
 

@@ -93,6 +93,9 @@ class Pool:
             while running:
                 wait_for(min(running))
         except BrokenProcessPool:
+            # The library ends the others, but for one that is being started just then, and would wait for its work.
+            for process in list((getattr(self._executor, "_processes", None) or {}).values()):
+                process.kill()
             raise UserError(
                 "a worker process died, perhaps killed for lack of memory",
                 help="fewer --workers; the same command continues where it stopped",

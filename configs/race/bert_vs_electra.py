@@ -11,7 +11,8 @@ Expected: the paper's ELECTRA-Small is 4.8 points of GLUE above its BERT-Small a
 Measured here: docs/race-bert-electra/.
 
 Both have one encoder (ELECTRA's discriminator is BERT), one text, one optimizer, one learning rate and one input
-format, as the paper's BERT-Small and ELECTRA-Small have. To add a contestant, add a line to `config`.
+format, as the paper's BERT-Small and ELECTRA-Small have. ELECTRA's two networks are one (paper section 3.2), without
+which its discriminator stays at its base rate at this scale. To add a contestant, add a line to `config`.
 
 What differs from the publication, for both alike, is what lets models of this size learn anything at all from some
 million tokens: rows of 24 places and a vocabulary of 1,024 pieces (with 64 places and 8,192 pieces both stayed for

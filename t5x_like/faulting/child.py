@@ -49,9 +49,8 @@ def _keep_programs(folder: str) -> None:
     import jax
     from jax._src import compiler
 
-    vars(compiler)["distributed"] = types.SimpleNamespace(
-        global_state=types.SimpleNamespace(process_id=0, client=None)
-    )
+    module: Any = compiler
+    module.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0, client=None))
 
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)

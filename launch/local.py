@@ -5,8 +5,8 @@
 
 --processes     how many                                        [1]
 --devices       devices of each process                         [1]
---max_restarts  after the loss of a process, or an exit code by which training asks for it (75), start all of
-                them again at most so many times                [0]
+--max_restarts  start all of them again, at most so many times, unless they are done, were told to stop, or say by
+                their exit code that they would stop again      [0]
 --dry_run       print the commands, and run nothing
 
 All other flags go to t5x_like.train as they stand. Each line of output begins with the number of its process. SIGTERM
@@ -108,7 +108,7 @@ def run(programs: Sequence[Sequence[str]]) -> tuple[int, bool]:
 
 
 def supervise(programs: Callable[[], Sequence[Sequence[str]]], restarts: int) -> int:
-    """`run`, again after the loss of a process or where training asks for it; returns the last exit code.
+    """`run`, again unless it is done, was told to stop or would stop again; returns the last exit code.
 
     Args:
       programs: makes the commands, each time anew: a port may still be held.

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 
 from t5x_like.data.sources import SourceFile
@@ -204,6 +204,8 @@ def known(
     if isinstance(timestamp, datetime):
         timestamp = timestamp.replace(tzinfo=timestamp.tzinfo or UTC).astimezone(UTC)
         timestamp = timestamp.isoformat().replace("+00:00", "Z")
+    elif isinstance(timestamp, date):
+        timestamp = timestamp.isoformat()
     address = url if isinstance(url, str) and len(url) <= 2048 and url.isprintable() else ""
     time = timestamp if isinstance(timestamp, str) and _TIME.fullmatch(timestamp) else ""
     for kind, given, kept in (("bad_url", url, address), ("bad_timestamp", timestamp, time)):

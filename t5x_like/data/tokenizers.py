@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -122,11 +123,11 @@ class SentencePieceTokenizer(Tokenizer):
         The library can hand out one array a part, which for lines of text takes a tenth as long as finding the ids.
         Beneath lie buffers, taken as they are where this version of the library has them.
         """
-        buffers = getattr(getattr(self._processor, "_processor", None), "_EncodeAsBufferBatch", None)
-        if buffers is None:
-            found = self._processor.encode(parts, return_type="numpy", num_threads=1)
-        else:  # a thread, no pool, no sampling (-1 and 0.1 are for it), no bos, no eos, not reversed
+        buffers: Any = getattr(getattr(self._processor, "_processor", None), "_EncodeAsBufferBatch", None)
+        try:  # a thread, no pool, no sampling (-1 and 0.1 are for it), no bos, no eos, not reversed
             found = buffers(parts, 1, None, False, -1, 0.1, False, False, False)
+        except TypeError:  # there are none, or they are asked for in another way
+            found = self._processor.encode(parts, return_type="numpy", num_threads=1)
         ids = np.frombuffer(b"".join(found), np.int32)
         starts = np.zeros(len(parts) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, map(memoryview, found)), np.int64, len(parts)), out=starts[1:])

@@ -103,7 +103,9 @@ def difference(begun: dict[str, Any], asked: dict[str, Any], path: str = "") -> 
         if there == here:
             continue
         if isinstance(there, dict) and isinstance(here, dict):
-            return difference(there, here, f"{path}{name}.")
+            if (inside := difference(there, here, f"{path}{name}.")) is not None:
+                return inside
+            continue
         return path + name, there, here
     return None
 

@@ -267,6 +267,8 @@ class Store:
                     _probe(self._saving(record.step))
             response = ocp.save_checkpointables_async(str(self._saving(record.step)), _split(state))
         except (OSError, RuntimeError, ValueError, UserError) as e:
+            if distributed.tells_of_others(e):
+                raise
             self._failed(record.step, _cause(e))
             return
         self._pending = self._worker.submit(self._seal, record, response)
@@ -434,9 +436,11 @@ def _probe(folder: Path) -> None:
     """Makes a folder with a synced file in it, and removes both. Where that fails, Orbax's threads would wait for a
     folder that never comes, and write tracebacks instead of a line."""
     folder.mkdir()
-    (folder / "probe").write_bytes(b"can this be written?")
-    sync(folder / "probe")
-    shutil.rmtree(folder)
+    try:
+        (folder / "probe").write_bytes(b"can this be written?")
+        sync(folder / "probe")
+    finally:
+        shutil.rmtree(folder)
 
 
 def _cause(error: BaseException) -> str:

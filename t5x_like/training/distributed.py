@@ -199,6 +199,12 @@ def gather(value: Any) -> list[Any]:
 _TURNS = itertools.count()  # the same on all processes, as all of them call `gather` in the same order
 
 
+def tells_of_others(error: Exception) -> bool:
+    """Whether `gather` has failed because another process is lost or late."""
+    late = isinstance(error, UserError) and error.code == Exit.INTERRUPTED
+    return jax.process_count() > 1 and (late or isinstance(error, jax.errors.JaxRuntimeError))
+
+
 def compiled(function: Any, *arguments: Any) -> Any:
     """The program of a jitted function for these arguments, when all processes have theirs: they may differ by
     minutes, and what the devices first exchange must come at one time."""
@@ -309,17 +315,18 @@ def leave(error: BaseException) -> None:
     # Of a collective that has failed, XLA tells by a JaxRuntimeError or a ValueError.
     xla = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text
     if xla and any(word in text for word in _LOST):
-        _leave_lost(text.splitlines()[0][:200])
+        sys.stdout.flush()
+        _leave_lost(f"another process of this run is lost: {text.splitlines()[0][:200]}")
     sys.excepthook(type(error), error, error.__traceback__)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(Exit.INTERNAL)
 
 
-def _leave_lost(reason: str) -> NoReturn:
+def _leave_lost(what: str) -> NoReturn:
     state = runtime.global_state  # not jax.process_index: there may be no backend yet
     told = UserError(
-        f"another process of this run is lost: {reason}",
+        what,
         where=f"process {state.process_id} of {state.num_processes} on {socket.gethostname()}",
         help="all processes started again go on from the last checkpoint",
     )
@@ -330,7 +337,8 @@ def _leave_lost(reason: str) -> NoReturn:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number: int) -> None:
-    _leave_lost("JAX has given up, and says why above")
+    if runtime.global_state.num_processes > 1:  # else abort() goes on, and ends the process by the signal
+        _leave_lost("another process of this run is lost, or this one cannot go on: the reason stands above")
 
 
 def _tell_of_aborts() -> None:

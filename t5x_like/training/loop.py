@@ -93,7 +93,8 @@ def train(
         record = recovery.agreed(store.newest_good)
         if record is not None and record.step >= run.steps:
             if directory.writes:  # the end of it may have been killed while old checkpoints were removed
-                store.sweep(record)
+                with contextlib.suppress(OSError):
+                    store.sweep(record)
             print(
                 f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"
                 "--set=steps=N goes on to step N; --fresh begins anew"
@@ -321,8 +322,11 @@ class _Loop:
 
     def _validated(self, step: int) -> bool:
         """Whether a validation before `step` is on record; where there are no records, it is taken to be."""
-        path = self.directory.metrics
-        return not path.exists() or any(x["step"] == step and x["kind"] == "eval" for x in metrics.read(path))
+        try:
+            records = metrics.read(self.directory.metrics)
+        except OSError:
+            return True
+        return any(x["step"] == step and x.get("kind") == "eval" for x in records)
 
     def _finish(self, step: int, state: TrainState) -> Exit:
         """The last checkpoint, and a word on how things stand."""
@@ -440,7 +444,7 @@ class _Loop:
         with self.ledger.during("checkpoint"):
             with distributed.together():
                 # A save that was under way may have made the folders again, without what makes them a run.
-                if self.directory.writes and not self.directory.config.is_file():
+                if self.directory.writes and self._removed():
                     raise UserError(
                         "the run directory, or its config.json, has been removed",
                         where=str(self.directory.path),
@@ -449,6 +453,13 @@ class _Loop:
                     )
             self.store.save(record, state)
         self._phase(None)
+
+    def _removed(self) -> bool:
+        """Whether config.json is known to be gone; where the disk gives no answer, the save will tell."""
+        try:
+            return not self.directory.config.is_file()
+        except OSError:
+            return False
 
     def _phase(self, name: str | None) -> None:
         self.progress.phase(name)

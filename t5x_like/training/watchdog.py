@@ -80,7 +80,7 @@ class Watchdog:
             now = time.monotonic()
             late, looked = now - looked - interval, now
             if late > interval:  # this thread could not run either: the process was stopped, as by SIGSTOP
-                self._since += late
+                self._since = min(self._since + late, now)  # there may have been a beat since
             waited = now - self._since
             if waited < self._seconds:
                 self._beat_again()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -120,12 +121,15 @@ def test_a_wish_is_heard_two_steps_later():
 def test_an_abort_of_jax_asks_for_a_restart_and_shows_the_stacks():
     """F06: how its coordination service tells of the loss of another process."""
     dying = (
-        "import os\nfrom t5x_like.training import distributed\ndistributed._tell_of_aborts()\n"
+        "import os, sys\nfrom t5x_like.training import distributed\ndistributed._tell_of_aborts()\n"
+        "distributed.runtime.global_state.num_processes = int(sys.argv[1])\n"
         "def waiting(): os.abort()\nwaiting()"
     )
-    out = subprocess.run([sys.executable, "-c", dying], capture_output=True, text=True, timeout=300)
+    out = subprocess.run([sys.executable, "-c", dying, "2"], capture_output=True, text=True, timeout=300)
     assert out.returncode == Exit.INTERRUPTED and "in waiting" in out.stderr
-    assert "error: another process of this run is lost" in out.stderr
+    assert "error: another process of this run is lost, or this one cannot go on" in out.stderr
+    alone = subprocess.run([sys.executable, "-c", dying, "1"], capture_output=True, text=True, timeout=300)
+    assert alone.returncode == -signal.SIGABRT and "is lost" not in alone.stderr
 
 
 # ---- launch/local.py --------------------------------------------------------------------------------------------

@@ -52,9 +52,18 @@ def test_a_run_that_gets_on_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("steps", "ends"), [([1, 1, 1, 1, 1], True), ([1, 1, 100], False), ([1, 100, 1, 1, 1, 1], True)]
+    ("steps", "beats", "ends"),
+    [
+        ([1, 1, 1, 1, 1], False, True),
+        ([1, 1, 100], False, False),
+        ([1, 100, 1, 1, 1, 1], False, True),
+        ([1, 100, 1, 1, 1, 1], True, True),
+    ],
 )
-def test_the_time_for_which_the_process_was_itself_stopped_does_not_count(steps, ends, tmp_path, monkeypatch):
+def test_the_time_for_which_the_process_was_itself_stopped_does_not_count(
+    steps, beats, ends, tmp_path, monkeypatch
+):
+    """`beats`: the main thread goes on first, and tells so."""
     now, left = [0.0], iter(steps)
 
     class Ticks:
@@ -62,6 +71,8 @@ def test_the_time_for_which_the_process_was_itself_stopped_does_not_count(steps,
             assert interval == 1.0
             step = next(left, None)
             now[0] += step or 0
+            if beats and step == 100:
+                dog.beat("at work again")
             return step is None
 
     def leave(code):

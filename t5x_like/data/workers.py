@@ -93,9 +93,6 @@ class Pool:
             while running:
                 wait_for(min(running))
         except BrokenProcessPool:
-            # The library ends the others, but for one that is being started just then, and would wait for its work.
-            for process in list((getattr(self._executor, "_processes", None) or {}).values()):
-                process.kill()
             raise UserError(
                 "a worker process died, perhaps killed for lack of memory",
                 help="fewer --workers; the same command continues where it stopped",
@@ -106,7 +103,11 @@ class Pool:
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+            executor: Any = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+            # All at once: of one that is started when it is wanted, the library may not notice the death until
+            # another has finished its piece.
+            executor._safe_to_dynamically_spawn_children = False
+            self._executor = executor
         return self._executor
 
 

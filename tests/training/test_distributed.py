@@ -228,7 +228,7 @@ def test_one_device_then_eight_then_two_processes_then_four(tmp_path, capsys):
             "14" if number == 1 else "-1",
         ]
         programs.append(command)
-    code = local.run(programs)
+    code, _ = local.run(programs)
     out = capsys.readouterr().out
     assert code == Exit.INTERRUPTED, out
     stopped = Store(workdir / "checkpoints").find("latest").step

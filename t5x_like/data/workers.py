@@ -103,10 +103,10 @@ class Pool:
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            executor: Any = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+            executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
             # All at once: of one that is started when it is wanted, the library may not notice the death until
             # another has finished its piece.
-            executor._safe_to_dynamically_spawn_children = False
+            vars(executor)["_safe_to_dynamically_spawn_children"] = False
             self._executor = executor
         return self._executor
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from t5x_like import strict_json
 from t5x_like.errors import Exit, UserError
 
 Record = dict[str, Any]
@@ -86,7 +87,7 @@ def parse(line: bytes, *, as_json: bool) -> Record:
     if not as_json:
         return {"inputs": text}
     try:
-        record: Any = json.loads(text)
+        record: Any = strict_json.loads(text)
     except (ValueError, RecursionError) as e:
         raise ValueError(f"not JSON ({e})") from None
     try:  # half a surrogate pair, or NaN in a field that is carried through: no JSON line could hold it

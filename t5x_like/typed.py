@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, Union
 
+from t5x_like import strict_json
 from t5x_like.errors import UserError, did_you_mean, nearest
 
 T = TypeVar("T")
@@ -189,11 +190,13 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
     options = _options(annotation)
     if text[:1] in "{[" and text:
         try:
-            data = json.loads(text)
+            data = strict_json.loads(text)
         except json.JSONDecodeError as e:
             raise UserError(f"{path}: not valid JSON ({e.msg} at character {e.pos})", where=where) from None
-        except (ValueError, RecursionError):  # numbers of thousands of digits, brackets within brackets
-            raise UserError(f"{path}: JSON too deep or with too long a number", where=where) from None
+        except RecursionError:
+            raise UserError(f"{path}: JSON too deep", where=where) from None
+        except ValueError as e:  # a key twice, a number of thousands of digits
+            raise UserError(f"{path}: {e}", where=where) from None
         return from_data(data, annotation, path, where)
     if type(None) in options and text.lower() in ("none", "null", ""):
         return None
@@ -347,7 +350,7 @@ def from_json(text: str, annotation: Any, where: str | None = None) -> Any:
             f"a configuration of {len(text)} characters; at most {MAX_JSON_BYTES} are read", where=where
         )
     try:
-        data = json.loads(text)
+        data = strict_json.loads(text)
     except (ValueError, RecursionError) as e:  # ValueError: also a number of thousands of digits
         place = f"{where}:{e.lineno}" if isinstance(e, json.JSONDecodeError) and where else where
         raise UserError(f"not valid JSON: {e}", where=place) from None

@@ -11,6 +11,7 @@ from t5x_like.decoding.base import Strategy
 from t5x_like.decoding.encoder_text import DetectorText, MaskedText
 from t5x_like.decoding.prompts import Chooser
 from t5x_like.decoding.text import BLANK, TextModel
+from t5x_like.errors import UserError
 from t5x_like.inference import Record, text_field
 
 
@@ -147,6 +148,10 @@ class Detect(_EncoderUse):
 
     model: DetectorText
     threshold: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.threshold <= 1:  # not so either for NaN
+            raise UserError(f"threshold={self.threshold} cannot be, as probabilities go from 0 to 1")
 
     def results(self, records: Sequence[Record], first_index: int) -> list[tuple[Record, bool]]:
         """See `Use`."""

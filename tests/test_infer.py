@@ -133,6 +133,7 @@ BAD = [
     (b'{"inputs": "<extra_id_100>"}', "the tokenizer has 100 sentinels"),
     (b'{"inputs": "\xff <extra_id_0>"}', r"not valid UTF-8 \(byte 13\)"),
     (b"[" * 100_000, "not JSON"),
+    (b'{"inputs": "a <extra_id_0>", "inputs": "b"}', "the key 'inputs' is there twice"),
     (b'{"inputs": "\\ud800 <extra_id_0>"}', "surrogate"),
     (b'{"inputs": "a <extra_id_0>", "id": NaN}', "NaN or infinity"),
 ]

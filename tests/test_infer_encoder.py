@@ -125,6 +125,9 @@ def test_detection_is_that_of_the_discriminator(runs, command, capsys):
     assert record["output"] == " ".join(marked)
     assert [w["text"] for w in record["replaced"]] == [m.strip("*") for m in marked if "*" in m]
     assert len(long["tokens"]) == tiny_encoder.LENGTH - 2
+    for threshold in (float("nan"), 1.5):
+        with pytest.raises(UserError, match="probabilities go from 0 to 1"):
+            command("electra", [text], mode="detect", threshold=threshold)
     assert "1 of 2 texts were longer" in capsys.readouterr().err
 
 

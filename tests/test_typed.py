@@ -92,6 +92,7 @@ def test_override_inside_a_tuple_and_back_to_none() -> None:
         ('optimizer={"type": "os.system"}', "unknown type 'os.system'"),
         ('optimizer={"type": "Sgd", "rates": 1}', "did you mean optimizer.rate?"),
         ("files=[", "not valid JSON"),
+        ('optimizer={"type": "Sgd", "rate": 1.0, "rate": 2.0}', "the key 'rate' is there twice"),
     ],
 )
 def test_refusals(assignment: str, says: str) -> None:

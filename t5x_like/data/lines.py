@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from t5x_like.data.compression import Damaged, chunks
@@ -218,8 +218,10 @@ def text_documents(block: Block, file: SourceFile, settings: Settings) -> Iterat
             yield too_long(file, line, block.byte + begin, end - begin, limit)
 
 
-def _twice(line: str, field: str) -> bool:
-    """Whether the object of a line has the field more than once; which of them is meant nobody can tell."""
+def _twice(line: str, fields: Sequence[str]) -> bool:
+    """Whether the object of a line has one of the fields more than once; which is meant nobody can tell."""
+    if not any(line.count(f'"{field}"') > 1 for field in fields):
+        return False
     pairs: list[tuple[str, object]] = []
 
     def keep(found: list[tuple[str, object]]) -> dict[str, object]:
@@ -227,7 +229,8 @@ def _twice(line: str, field: str) -> bool:
         return dict(found)
 
     json.loads(line, object_pairs_hook=keep)
-    return sum(name == field for name, _ in pairs) > 1
+    names = [name for name, _ in pairs]
+    return any(names.count(field) > 1 for field in fields)
 
 
 def json_documents(block: Block, file: SourceFile, settings: Settings) -> Iterator[Document | Problem]:
@@ -260,7 +263,7 @@ def json_documents(block: Block, file: SourceFile, settings: Settings) -> Iterat
             yield Problem("not_an_object", file.name, number, byte, "skipped", line[:_DETAIL])
             continue
         text = value.get(settings.text_field)
-        if line.count(f'"{settings.text_field}"') > 1 and _twice(line, settings.text_field):
+        if _twice(line, (settings.text_field, "url", "timestamp")):
             yield Problem("duplicate_field", file.name, number, byte, "skipped", line[:_DETAIL])
         elif text is None:
             near = (

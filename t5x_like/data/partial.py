@@ -120,6 +120,24 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_name(output: str, elsewhere: str) -> None:
+    """Whether --output can be the name of a folder to make.
+
+    Args:
+      output: of the command.
+      elsewhere: what to do where another machine's folder is wanted.
+
+    Raises:
+      UserError: it is empty, an address, or a place that is there already by its nature.
+    """
+    if not output:
+        raise UserError("--output is missing", help="--output=data/mine")
+    if "://" in output:
+        raise UserError("--output must be a local folder", where=output, help=elsewhere)
+    if Path(output).name in ("", ".."):
+        raise UserError("--output must name the folder to make", where=output, help="--output=data/mine")
+
+
 def refuse_foreign(output: Path, marker: str, kind: str) -> None:
     """Never writes over a folder that is not what it is to become.
 

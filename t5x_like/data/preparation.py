@@ -20,7 +20,15 @@ from typing import Any
 from t5x_like.data import changes, sources, text_dataset
 from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.documents import Problem, Settings, nothing_left
-from t5x_like.data.partial import difference, digest, held, refuse_foreign, replace, start_or_continue
+from t5x_like.data.partial import (
+    check_name,
+    difference,
+    digest,
+    held,
+    refuse_foreign,
+    replace,
+    start_or_continue,
+)
 from t5x_like.data.prepare_report import Progress, Summary
 from t5x_like.data.sampling import tokenizer_sample
 from t5x_like.data.sources import SourceFile
@@ -153,18 +161,7 @@ def _find(names: Sequence[str], arguments: Arguments) -> list[SourceFile]:
 
 
 def _check(arguments: Arguments) -> None:
-    if "://" in arguments.output:
-        raise UserError(
-            "--output must be a local folder",
-            where=arguments.output,
-            help="prepare locally, then copy the folder",
-        )
-    if not arguments.output:
-        raise UserError("--output is missing", help="--output=data/mine")
-    if Path(arguments.output).name in ("", ".."):
-        raise UserError(
-            "--output must name the folder to make", where=arguments.output, help="--output=data/mine"
-        )
+    check_name(arguments.output, "prepare locally, then copy the folder")
     if not 0 <= arguments.validation_fraction < 1:
         raise UserError(
             f"validation_fraction is {arguments.validation_fraction}, expected at least 0 and below 1",

@@ -144,7 +144,7 @@ def from_vocabulary(
     capital letter.
 
     Raises:
-      UserError: it is no such file, or a special token is missing; names the file.
+      UserError: it is no such file, a special token is missing, or a piece is there twice; names the file.
     """
     try:
         lines = content.decode().split("\n")
@@ -154,6 +154,15 @@ def from_vocabulary(
             f"this is not a WordPiece vocabulary: {error}", where=where, code=Exit.BAD_DATA
         ) from None
     pieces = [line.strip("\r") for line in (lines if lines[-1] else lines[:-1])]
+    line_of: dict[str, int] = {}
+    for number, piece in enumerate(pieces, 1):
+        if line_of.setdefault(piece, number) != number:
+            raise UserError(
+                f"the piece {piece[:60]!r} is on line {line_of[piece]} and on line {number}, and can have one id only",
+                where=where,
+                help="BERT's own code takes the last; name the others [unused1], [unused2] ...",
+                code=Exit.BAD_DATA,
+            )
     names = {kind: configured(settings, kind) or usual for kind, usual in SPECIAL.items()}
     for kind in ("unk", "cls", "sep"):
         if names[kind] not in pieces:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from t5x_like import strict_json
 from t5x_like.data import example_proto, text_dataset
 from t5x_like.errors import Exit, UserError
 
@@ -141,7 +142,7 @@ def json_lines(path: Path) -> Iterator[Row]:
 
 def _object(line: str) -> dict[str, Any] | ValueError:
     try:
-        value = json.loads(line)
+        value = strict_json.loads(line)
     except (ValueError, RecursionError) as e:
         return ValueError(f"not JSON ({e})")
     if not isinstance(value, dict):

@@ -131,11 +131,15 @@ def test_a_field_that_is_there_twice(tmp_path):
         '{"text": "the word \\"text\\" \\"text\\""}',
         '{"meta": {"text": "a", "text": "b"}, "text": "three"}',
         '{"meta": [{"text": 1}], "text": "four"}',
+        '{"url": "http://a.org/1", "text": "five", "url": "http://a.org/2"}',
     ]
     path.write_text("\n".join(lines) + "\n")
     good, problems = read(path)
     assert good == ['the word "text" "text"', "three", "four"]
-    assert [(p.kind, p.line) for p in problems] == [("duplicate_field", 1)]
+    assert [(p.kind, p.line) for p in problems] == [
+        ("duplicate_field", 1),
+        ("duplicate_field", 5),
+    ]
 
 
 def test_a_field_of_another_name_is_suggested(tmp_path):

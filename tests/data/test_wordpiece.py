@@ -207,6 +207,12 @@ def test_a_text_that_is_no_vocabulary_is_refused(tmp_path, content):
     assert error.value.where == str(tmp_path / "vocab.txt")
 
 
+def test_a_piece_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n[MASK]\nthe\n")
+    with pytest.raises(UserError, match="'the' is on line 5 and on line 7"):
+        load_tokenizer(tmp_path)
+
+
 # ---- training
 
 

@@ -214,6 +214,7 @@ MINE = Task(name="mine", kind="classification", text=("title",), labels=("no", "
         ('{"title": 3, "label": 1}', "no text in column 'title'"),
         (r'{"title": "\ud83d x", "label": 1}', "half of a surrogate pair"),
         ('{"title": "x"', "not JSON"),
+        ('{"title": "x", "label": 1, "label": 0}', "the key 'label' is there twice"),
         ("[1]", "expected an object"),
     ],
 )

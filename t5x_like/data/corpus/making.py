@@ -24,7 +24,15 @@ from t5x_like.data.corpus.tally import Tally, total
 from t5x_like.data.documents import Document, Problem, Settings, nothing_left
 from t5x_like.data.pages import reading
 from t5x_like.data.pages.base import RawPage
-from t5x_like.data.partial import difference, digest, held, refuse_foreign, replace, start_or_continue
+from t5x_like.data.partial import (
+    check_name,
+    difference,
+    digest,
+    held,
+    refuse_foreign,
+    replace,
+    start_or_continue,
+)
 from t5x_like.data.preparation import AnyTraining
 from t5x_like.data.preparation import Arguments as Preparation
 from t5x_like.data.prepare_report import Progress
@@ -149,18 +157,7 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
 
 
 def _check(arguments: Arguments) -> None:
-    if not arguments.output:
-        raise UserError("--output is missing", help="--output=data/mine")
-    if Path(arguments.output).name in ("", ".."):
-        raise UserError(
-            "--output must name the folder to make", where=arguments.output, help="--output=data/mine"
-        )
-    if "://" in arguments.output:
-        raise UserError(
-            "--output must be a local folder",
-            where=arguments.output,
-            help="make it locally, then copy the folder",
-        )
+    check_name(arguments.output, "make it locally, then copy the folder")
     if arguments.engine == "local" and (arguments.beam_options or arguments.beam_folder):
         raise UserError("options of the Beam engine, and the engine is local", help="--engine=beam")
     if arguments.workers < 0:

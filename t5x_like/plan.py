@@ -46,23 +46,30 @@ _PROGRAMS = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _COMPUTE = flags.DEFINE_float(
-    "compute", None, "a budget of training FLOPs, for the scaling laws", lower_bound=1.0, flag_values=FLAGS
+    "compute", None, "a budget of training FLOPs, for the scaling laws", flag_values=FLAGS
 )
 _LAW = flags.DEFINE_enum("law", "all", ["chinchilla", "kaplan", "all"], "of --compute", flag_values=FLAGS)
 _JSON = flags.DEFINE_bool("json", False, "print JSON", flag_values=FLAGS)
+
+
+OF_PLANS = ("config", "set", "topology", "suggest", "formula", "programs")
+LEAST, MOST = 1e12, 1e30
+"""Budgets that the scaling laws are asked about; they were fitted to some 1e18 to 1e22."""
 
 
 def main(argv: list[str]) -> int:
     """Reads the flags, plans, prints."""
     del argv
     if _COMPUTE.value is not None:
-        if _CONFIG.value is not None or _TOPOLOGY.value is not None:
+        if others := [f"--{flag}" for flag in OF_PLANS if FLAGS[flag].present]:
             raise UserError(
                 "--compute asks the scaling laws alone",
                 where="--compute",
-                help="leave --config and --topology out",
+                help=f"leave {' and '.join(others)} out",
             )
         return _scaling(_COMPUTE.value)
+    if FLAGS["law"].present:
+        raise UserError("--law is of --compute", where="--law", help="--compute=1e21, for example")
     for flag, example in (("config", "t5/base"), ("topology", "v5e:4x4")):
         if FLAGS[flag].value is None:
             raise UserError(
@@ -71,14 +78,16 @@ def main(argv: list[str]) -> int:
     from t5x_like.planning import environment, topologies
 
     topology = topologies.parse(_TOPOLOGY.value or "")
-    if topology.chip.platform == "tpu" and not _FORMULA.value and environment.IN_CHILD not in os.environ:
-        return environment.in_child(sys.argv[1:])
+    if topology.chip.platform == "tpu" and not _FORMULA.value:
+        environment.check(topology)
+        if environment.IN_CHILD not in os.environ:
+            return environment.in_child(sys.argv[1:])
     environment.prepare(topology)
     from t5x_like import config
-    from t5x_like.planning import plans, suggestions
+    from t5x_like.planning import compiling, plans, suggestions
 
     run = config.load(_CONFIG.value or "", _SET.value)
-    store = Path(_PROGRAMS.value) if _PROGRAMS.value else None
+    store = compiling.open_store(Path(_PROGRAMS.value)) if _PROGRAMS.value else None
     if _SUGGEST.value:
         found = suggestions.suggest(run, topology, formula=_FORMULA.value, store=store)
         print(json.dumps(found.data(), indent=2) if _JSON.value else suggestions.describe(found))
@@ -91,8 +100,12 @@ def main(argv: list[str]) -> int:
 def _scaling(flops: float) -> int:
     from t5x_like.planning import scaling
 
-    if not flops < float("inf"):
-        raise UserError(f"--compute is {flops}; it must be a finite number", where="--compute")
+    if not LEAST <= flops <= MOST:
+        raise UserError(
+            f"--compute is {flops:g}; the laws are asked about {LEAST:g} to {MOST:g} training FLOPs",
+            where="--compute",
+            help="--compute=1e21, for example",
+        )
     found = scaling.data(flops, _LAW.value)  # type: ignore[arg-type]
     print(json.dumps(found, indent=2) if _JSON.value else scaling.describe(found))
     return 0

@@ -57,7 +57,7 @@ def name_of(annotation: Any) -> str:
         elif typing.get_origin(option) is tuple:
             names.append(f"a list of {name_of(typing.get_args(option)[0])}")
         elif typing.get_origin(option) is dict:
-            names.append("a JSON object")
+            names.append("a JSON object" + (" of text" if typing.get_args(option)[1] is str else ""))
         else:
             names.append(
                 {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
@@ -114,9 +114,9 @@ def _fits(value: Any, option: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple)
     if origin is dict:
+        inner = (str,) if typing.get_args(option)[1] is str else (str, int, float, bool, type(None))
         return isinstance(value, dict) and all(
-            isinstance(k, str) and isinstance(v, (str, int, float, bool, type(None)))
-            for k, v in value.items()
+            isinstance(k, str) and isinstance(v, inner) for k, v in value.items()
         )
     if option is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -234,11 +234,16 @@ def parse(text: str, annotation: Any, path: str, where: str | None = None, curre
             for f in dataclasses.fields(cls)
             if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         ]
-        if len(written) == len(pairs) and (not required or written.keys() <= fields(cls).keys()):
+        if all(equals for _, equals, _ in pairs) and (not required or written.keys() <= fields(cls).keys()):
+            if len(written) < len(pairs):
+                raise UserError(f"{path}: a field is named twice in {text!r}", where=where)
             return _from_pairs(cls, written, path, where)
         if len(required) == 1:
             value = parse(text, fields(cls)[required[0]], f"{path}.{required[0]}", where)
             return _construct(cls, {required[0]: value}, path, where)
+        if not required:
+            first = "=VALUE or ".join(f"{path}.{name}" for name in list(fields(cls))[:2])
+            raise _refuse(path, annotation, text, where, f"set its fields: {first}=VALUE, for example")
     choices = list(classes) + [
         str(v) for o in options if typing.get_origin(o) is Literal for v in typing.get_args(o)
     ]

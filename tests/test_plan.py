@@ -136,8 +136,15 @@ def test_the_smallest_batch_is_the_last_resort():
         (["--config=t5/basse", "--topology=h100:8"], "did you mean t5/base?"),
         (["--config=t5/base", "--topology=h100:8", "--set=mesh.fsdp=3"], "the nearest that does"),
         (["--config=t5/base", "--topology=h100:8", "--set=batch_size=12"], "the nearest that does"),
-        (["--compute=1e21", "--config=t5/base"], "leave --config and --topology out"),
-        (["--compute=inf"], "finite"),
+        (["--compute=1e21", "--config=t5/base"], "leave --config out"),
+        (["--compute=1e21", "--suggest"], "leave --suggest out"),
+        (["--compute=inf"], "1e+12 to 1e+30"),
+        (["--compute=nan"], "1e+12 to 1e+30"),
+        (["--compute=-1"], "--compute is -1;"),
+        (["--law=kaplan", "--config=t5/base", "--topology=h100:8"], "--law is of --compute"),
+        (["--config=t5/base", "--topology=h100:8", "--set=mesh.slices=3"], "mesh.slices=2"),
+        (["--config=t5/base", "--topology=v5e:4x4*2", "--formula", "--set=mesh.slices=4"], "lie in 2"),
+        (["--config=t5/base", "--topology=h100:8", f"--programs={__file__}"], "cannot be kept here"),
     ],
 )
 def test_mistakes_are_told(flags, complaint, capsys):

@@ -40,6 +40,8 @@ class Tree:
     fast: bool = False
     label: str | None = None
     extra: dict[str, int | float | str] = dataclasses.field(default_factory=dict)
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    nested: Sgd = Sgd()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,11 @@ def test_override_inside_a_tuple_and_back_to_none() -> None:
         ('optimizer={"type": "Sgd", "rates": 1}', "did you mean optimizer.rate?"),
         ("files=[", "not valid JSON"),
         ('optimizer={"type": "Sgd", "rate": 1.0, "rate": 2.0}', "the key 'rate' is there twice"),
+        ('names={"a": 3}', "names wants a JSON object of text"),
+        ('names={"a": null}', "names wants a JSON object of text"),
+        ("nested=3", "set its fields: nested.rate=VALUE or nested.mode=VALUE"),
+        ("nested=", "nested wants Sgd, not ''"),
+        ("nested=rate=1,rate=2", "a field is named twice"),
     ],
 )
 def test_refusals(assignment: str, says: str) -> None:

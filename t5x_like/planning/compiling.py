@@ -14,10 +14,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import zstandard
 
 from t5x_like.errors import Exit, UserError
+from t5x_like.planning import environment
 from t5x_like.planning.environment import LIBTPU_STACK
 from t5x_like.planning.stages import Stage
 from t5x_like.planning.topologies import Topology
@@ -55,28 +56,13 @@ class Program:
     seconds: float = 0.0
 
 
-def available(topology: Topology) -> str | None:
-    """Why nothing can be compiled for this topology here; None where it can."""
-    match topology.chip.platform:
-        case "gpu":
-            return "there is no compiler for GPUs without one: planned by formula"
-        case "tpu" if importlib.util.find_spec("libtpu") is None:
-            return "libtpu, the compiler for TPUs, is not installed"
-    return None
-
-
 def devices(topology: Topology) -> list[Any]:
     """The topology's devices, for `Mesh.build`; nothing can run on those of a TPU.
 
     Raises:
       UserError: the compiler is not there, or does not know the topology.
     """
-    if reason := available(topology):
-        raise UserError(
-            reason,
-            where=f"--topology={topology.name}",
-            help="pip install 't5x_like[plan]', or --formula for an estimate without a compiler",
-        )
+    environment.check(topology)
     if topology.chip.platform == "cpu":
         import jax
 
@@ -186,9 +172,23 @@ def _read(path: Path) -> Program | None:
         return None
 
 
+def open_store(path: Path) -> Path:
+    """The folder that keeps programs, made where needed; raises `UserError` where nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as e:
+        raise UserError(
+            f"compiled programs cannot be kept here: {e.strerror}",
+            where=f"--programs={path}",
+            code=Exit.CANNOT_WRITE,
+        ) from None
+    return path
+
+
 def _write(path: Path, program: Program) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".part").write_bytes(
             zstandard.compress(json.dumps(dataclasses.asdict(program)).encode())
         )

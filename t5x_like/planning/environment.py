@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -16,6 +17,16 @@ IN_CHILD = "T5X_LIKE_PLAN_CHILD"
 LIBTPU_STACK = "--fibers_default_thread_stack_size=1048576"
 """For LIBTPU_INIT_ARGS: the compiler's threads have 64 KiB of stack, and libtpu 0.0.42 overflows them where it weighs
 matrix products fused into each other (T5-11B on v5e and v5p: SIGSEGV in SpatialMajorConvolution)."""
+
+
+def check(topology: Topology) -> None:
+    """Raises `UserError` where nothing can be compiled for this topology here."""
+    if topology.chip.platform == "tpu" and importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "libtpu, the compiler for TPUs, is not installed",
+            where=f"--topology={topology.name}",
+            help="pip install 't5x_like[plan]', or --formula for an estimate without a compiler",
+        )
 
 
 def prepare(topology: Topology) -> None:

@@ -19,6 +19,7 @@ from t5x_like.planning.formula import Formula
 from t5x_like.planning.roofline import Times
 from t5x_like.planning.stages import SECONDS_A_DAY, AnyMesh, Stage, check, stages, state_bytes
 from t5x_like.planning.topologies import GIB, Topology
+from t5x_like.training.partitioning import AXES, batch_shards, count_slices
 from t5x_like.training.run import Run
 
 KINDS = {
@@ -133,12 +134,9 @@ def mesh_of(run: Run, topology: Topology, *, compiled: bool) -> AnyMesh:
 
 def abstract_mesh(run: Run, topology: Topology) -> jax.sharding.AbstractMesh:
     """The run's mesh over as many devices as the topology has, without them."""
-    from t5x_like.training.partitioning import AXES
-
-    return jax.sharding.AbstractMesh(
-        tuple(run.mesh.shape(topology.devices, topology.slices if topology.chip.platform == "tpu" else 1)),
-        AXES,
-    )
+    told = topology.slices if topology.chip.platform == "tpu" else None
+    slices = count_slices(topology.devices, told, run.mesh.slices)
+    return jax.sharding.AbstractMesh(tuple(run.mesh.shape(topology.devices, slices)), AXES)
 
 
 def make_plan(run: Run, topology: Topology, *, formula: bool = False, store: Path | None = None) -> Plan:
@@ -174,8 +172,6 @@ def _part(model: Any, field: str) -> str:
 
 def _common(stage: Stage, mesh: AnyMesh, topology: Topology) -> dict[str, Any]:
     run = stage.run
-    from t5x_like.training.partitioning import batch_shards
-
     return {
         "start": stage.start,
         "stop": stage.stop,

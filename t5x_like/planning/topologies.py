@@ -159,24 +159,28 @@ def parse(text: str) -> Topology:
       UserError: an unknown chip, or a slice that is not sold; names the nearest that is.
     """
     where = f"--topology={text}"
-    match = re.fullmatch(r"([a-z0-9]+):(\d{1,4}(?:x\d{1,4}){0,3})(?:\*(\d{1,4}))?", text.strip().lower())
+    plain = "".join(text.split()).lower()
+    match = re.fullmatch(r"([a-z0-9]+):(\d{1,4}(?:x\d{1,4}){0,3})(?:\*(\d{1,4}))?", plain)
     if match is None:
-        chip = text.strip().lower().partition(":")[0]
         raise UserError(
             "a topology reads CHIP:SHAPE or CHIP:SHAPE*SLICES",
             where=where,
-            help="did you mean "
-            + {"tpu": "v5e:16x16", "gpu": "h100:8", "cpu": "cpu:8"}[_platform(chip)]
-            + "?",
+            help=f"did you mean {_guess(plain).name}?",
         )
     name, layout, slices = match[1], match[2], int(match[3] or 1)
     chip = CHIPS.get(name)
     if chip is None:
-        raise UserError(f"no chip {name!r} is known", where=where, help=did_you_mean(name, CHIPS))
+        same = [c for c in CHIPS if CHIPS[c].platform == name]  # tpu, gpu
+        help = "choose one of: " + ", ".join(same) if same else did_you_mean(name, CHIPS)
+        raise UserError(f"no chip {name!r} is known", where=where, help=help)
     shape = tuple(int(size) for size in layout.split("x"))
     topology = Topology(chip=chip, shape=shape, slices=slices)
     if slices < 1 or not _exists(chip, shape):
         close = dataclasses.replace(topology, shape=_closest(chip, shape), slices=max(slices, 1))
+        if chip.platform == "gpu":  # more than a node has: several nodes
+            close = dataclasses.replace(
+                close, slices=close.slices * -(-math.prod(shape) // chip.largest) or 1
+            )
         what = f"a slice of {chip.title}" if chip.platform == "tpu" else f"a node of {chip.title}"
         raise UserError(
             f"there is no {what.removeprefix('a ')} of {layout}"
@@ -188,9 +192,14 @@ def parse(text: str) -> Topology:
     return topology
 
 
-def _platform(chip: str) -> str:
-    known = CHIPS.get(chip) or CHIPS.get(nearest(chip, CHIPS) or "")
-    return known.platform if known else "tpu"
+def _guess(text: str) -> Topology:
+    """Of a chip without a shape, or a name of Cloud TPU such as `v5litepod-16`."""
+    name, _, number = text.replace(":", "-").partition("-")
+    for chip in CHIPS.values():
+        if name and name in (chip.cloud_name, chip.name) and re.fullmatch(r"\d{1,5}", number):
+            return Topology(chip=chip, shape=_closest(chip, (int(number) // chip.cores,)))
+    chip = CHIPS.get(name) or CHIPS[nearest(name, CHIPS) or "v5e"]
+    return Topology(chip=chip, shape={0: (8,), 2: (16, 16), 3: (4, 4, 4)}[chip.dimensions])
 
 
 def _exists(chip: Chip, shape: tuple[int, ...]) -> bool:

@@ -134,6 +134,8 @@ def _mesh_axes(text: str, where: str) -> MeshAxes:
     names = tuple(name.strip() for name in text.split("+"))
     if names == ("-",):
         return None
+    if len(set(names)) < len(names):
+        raise UserError(f"{text!r} names a mesh axis twice", where=where)
     for name in names:
         if name not in AXES:
             raise UserError(

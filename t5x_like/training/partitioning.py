@@ -169,25 +169,39 @@ def _slices(devices: list[Any], wanted: int | None) -> list[list[Any]]:
         # A slice that is alone, as one that is only compiled for, has no number.
         number = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
         told.setdefault(number, []).append(device)
-    if len(told) > 1 or (devices[0].platform == "tpu" and wanted is not None):
-        if wanted not in (None, len(told)):
-            raise UserError(
-                f"mesh.slices is {wanted}, and the devices lie in {len(told)}",
-                where="mesh.slices",
-                help=f"mesh.slices={len(told)}, or none",
-            )
+    count = count_slices(len(devices), len(told) if devices[0].platform == "tpu" else None, wanted)
+    if len(told) > 1:
         return [told[number] for number in sorted(told)]
-    count = wanted or 1
-    if len(devices) % count:
-        fitting = max(n for n in range(1, count) if len(devices) % n == 0)
-        raise UserError(
-            f"{len(devices)} devices do not divide into {count} slices",
-            where="mesh.slices",
-            help=f"mesh.slices={fitting}",
-        )
     ordered = sorted(devices, key=lambda d: (d.process_index, d.id)) if count > 1 else devices
     size = len(devices) // count
     return [ordered[i * size : (i + 1) * size] for i in range(count)]
+
+
+def count_slices(devices: int, told: int | None, wanted: int | None) -> int:
+    """How many slices so many devices make up.
+
+    Args:
+      told: what the hardware says; None where it says nothing (CPU, GPU).
+      wanted: `Mesh.slices`.
+
+    Raises:
+      UserError: they are not as many as wanted, or do not divide into these.
+    """
+    if told is not None and wanted not in (None, told):
+        raise UserError(
+            f"mesh.slices is {wanted}, and the devices lie in {told}",
+            where="mesh.slices",
+            help=f"mesh.slices={told}, or none",
+        )
+    count = told or wanted or 1
+    if devices % count:
+        fitting = max(n for n in range(1, count) if devices % n == 0)
+        raise UserError(
+            f"{devices} devices do not divide into {count} slices",
+            where="mesh.slices",
+            help=f"mesh.slices={fitting}",
+        )
+    return count
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

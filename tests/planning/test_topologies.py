@@ -19,6 +19,7 @@ def test_names_of_slices(text, devices, accelerator):
     assert topology.name == text
     assert topology.devices == devices
     assert topology.accelerator_type == accelerator
+    assert topologies.parse(f" {text.upper().replace('*', ' * ')}") == topology
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,12 @@ def test_names_of_slices(text, devices, accelerator):
         ("h100:12", "no node of NVIDIA H100 SXM of 12", "h100:8"),
         ("v5e", "CHIP:SHAPE", "v5e:16x16"),
         ("h100", "CHIP:SHAPE", "h100:8"),
+        ("h100:16", "no node of NVIDIA H100 SXM of 16", "h100:8*2"),
+        ("v5p", "CHIP:SHAPE", "v5p:4x4x4"),
+        ("v5litepod-16", "CHIP:SHAPE", "v5e:4x4"),
+        ("v5p-32", "CHIP:SHAPE", "v5p:2x2x4"),
+        ("tpu:8", "no chip 'tpu'", "choose one of: v4, v5e, v5p, v6e"),
+        ("gpu:8", "no chip 'gpu'", "choose one of: a100, h100, h200"),
         ("v5e:4x4*0", "at least 1 slice", "v5e:4x4"),
         ("cpu:0", "no node", "cpu:1"),
         ("", "CHIP:SHAPE", "v5e:16x16"),

@@ -155,6 +155,7 @@ def test_rules_and_overrides_of_a_configuration():
         ({"rules": {"mpl": "tensor"}}, "did you mean mlp?"),
         ({"rules": {"batch": "data"}}, "no logical axis 'batch'"),
         ({"rules": {"mlp": "tensr"}}, "did you mean tensor?"),
+        ({"rules": {"mlp": "tensor+tensor"}}, "names a mesh axis twice"),
         ({"overrides": {"head": "fsdp, fsdp"}}, "uses a mesh axis for two dimensions"),
         ({"overrides": {"haed": "fsdp, -"}}, "did you mean head?"),
         ({"overrides": {"head": "fsdp"}}, "head has 2 dimensions [16, 128], and the override names 1"),

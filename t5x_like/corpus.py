@@ -41,6 +41,13 @@ _SET = flags.DEFINE_multi_string(
 _READING = ReadingFlags(FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "local folder to make", flag_values=FLAGS)
 _TOKENIZER = TokenizerFlags(FLAGS)
+_COUNT_TOKENS = flags.DEFINE_bool(
+    "count_tokens",
+    True,
+    "count the tokens that go into every step and come out, where there is a tokenizer; if not, they are estimated "
+    "from the characters",
+    flag_values=FLAGS,
+)
 _WORKERS = flags.DEFINE_integer("workers", 0, "processes; 0: one for each core", flag_values=FLAGS)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace what was made with other arguments", flag_values=FLAGS
@@ -89,6 +96,7 @@ def main(argv: list[str]) -> int:
             tokenizer=_TOKENIZER.existing,
             training=_TOKENIZER.training() if train else None,
             tokenizer_sample_bytes=_TOKENIZER.sample_bytes,
+            count_tokens=_COUNT_TOKENS.value,
             tfds_data_dir=_READING.tfds_data_dir,
             workers=_WORKERS.value,
             overwrite=_OVERWRITE.value,

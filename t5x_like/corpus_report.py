@@ -150,7 +150,7 @@ def _funnel(data: dict[str, Any]) -> str:
         "",
         "of all",
         "M characters",
-        *(["tokens, about"] if tokens else []),
+        *(["tokens" if data["tokens_counted"] else "tokens, about"] if tokens else []),
         "changed",
     ]
     rows.append([_text("read"), f"{read:,}", _bar(read, read), _share(read, read), *([""] * (2 + tokens))])
@@ -164,9 +164,10 @@ def _funnel(data: dict[str, Any]) -> str:
         for reason, count in sorted(row["rejected"].items(), key=lambda item: -item[1]):
             name = f"<span class=lost>{_text(reason.replace('_', ' '))}</span>"
             rows.append([f"&emsp;{name}", f"<span class=lost>−{count:,}</span>", *([""] * (4 + tokens))])
+    estimated = " Tokens are estimates: the characters times the tokens that a character of the result has."
     note = (
         "<p class=quiet>A document is counted where it was rejected first."
-        + (" Tokens of the steps are estimated from the characters of the result." if tokens else "")
+        + (estimated if tokens and not data["tokens_counted"] else "")
         + "</p>"
     )
     return note + _table(heads, rows, numbers=(1, 3, 4, 5, 6))

@@ -63,6 +63,11 @@ class Tokenizer(abc.ABC):
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         """Documents as training data: nothing in the text is read as a special token."""
 
+    def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, "D"]:
+        """Tokens of each document, as `encode_documents` finds them."""
+        encoded = self.encode_documents(texts)
+        return np.diff(encoded.documents, append=len(encoded.ids))
+
     @abc.abstractmethod
     def piece_text(self, index: int) -> str:
         """The text that a piece stands for, a leading space where it begins a word; "" for special ids."""

@@ -18,12 +18,14 @@ import importlib.metadata
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from t5x_like import typed
 from t5x_like.data import sources, text_dataset
+from t5x_like.data.corpus import trail
 from t5x_like.data.corpus.passes import EXTRACT, Job, label
 from t5x_like.data.corpus.recipe import all_steps, stages
 from t5x_like.data.corpus.tally import Tally
@@ -31,9 +33,12 @@ from t5x_like.data.documents import Problem, Settings
 from t5x_like.data.partial import digest
 from t5x_like.data.preparation import Arguments as Preparation
 from t5x_like.data.preparation import prepare
+from t5x_like.data.prepare_report import Progress
 from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_writer import write_durably
+from t5x_like.data.tokenizers import load_tokenizer
 from t5x_like.data.units import LISTED, SPLITS
+from t5x_like.data.workers import Piece, Pool
 
 DATASET = "t5x_like_corpus"
 """Name of the text datasets; a recipe's name is the configuration."""
@@ -130,6 +135,28 @@ def tokens_of(
     return {"splits": summary.splits, "next_config": summary.next_config, "vocab_size": summary.vocab_size}
 
 
+def tokens_of_steps(job: Job, units: int, pool: Pool, progress: Progress) -> dict[str, int]:
+    """Tokens that the sides of steps saw, counted by the token dataset's tokenizer."""
+    tokenizer = Path(job.partial) / "tokens" / "tokenizer"
+    fingerprint = load_tokenizer(tokenizer).fingerprint
+    folder = Path(job.partial) / "counted" / fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    progress.stage("counting the tokens of every step", units)
+    passes = range(len(stages(job.recipe)))
+    outputs = [folder / f"{unit:07d}.json" for unit in range(units)]
+
+    def piece(unit: int) -> Piece:
+        trails = [str(job.texts(stage, unit)) for stage in passes]
+        done = outputs[unit].is_file()
+        return Piece(None if done else (trails, str(tokenizer), fingerprint, str(outputs[unit])), 1)
+
+    pool.run(trail.count, map(piece, range(units)), progress)
+    counts = Counter[str]()
+    for output in outputs:
+        counts.update(json.loads(output.read_bytes()))
+    return counts
+
+
 def assemble(
     job: Job,
     files: Sequence[SourceFile],
@@ -183,7 +210,8 @@ def assemble(
 def described(job: Job, tally: Tally, tokens: dict[str, Any] | None) -> dict[str, Any]:
     """What was counted, as corpus.json has it.
 
-    Tokens of the funnel are estimates: characters times the tokens that a character of the result has.
+    Tokens of the funnel that were not counted are estimates: characters times the tokens that a character of the
+    result has.
     """
     ratio = None
     if tokens is not None:
@@ -197,8 +225,10 @@ def described(job: Job, tally: Tally, tokens: dict[str, Any] | None) -> dict[str
             sides[side] = {
                 unit: tally.counts[f"{step}/{side}/{unit}"] for unit in ("documents", "characters", "words")
             }
-            if ratio is not None and (step, side) != (EXTRACT, "in"):
-                sides[side]["tokens"] = round(ratio * sides[side]["characters"])
+            if ratio is None or (step, side) == (EXTRACT, "in"):
+                continue
+            estimate = round(ratio * sides[side]["characters"])
+            sides[side]["tokens"] = tally.counts[f"{step}/{side}/tokens"] if job.trail else estimate
         rejected = tally.group(f"{step}/rejected")
         funnel.append(
             {"step": step, **sides, "changed": tally.counts[f"{step}/changed"], "rejected": rejected}
@@ -206,6 +236,7 @@ def described(job: Job, tally: Tally, tokens: dict[str, Any] | None) -> dict[str
     return {
         "funnel": funnel,
         "tokens_per_character": ratio,
+        "tokens_counted": ratio is not None and job.trail,
         "problems": dict(sorted(tally.problems.items())),
         "splits": {
             split: {key: tally.counts[f"split/{split}/{key}"] for key in ("documents", "bytes")}

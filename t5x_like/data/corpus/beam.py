@@ -12,6 +12,7 @@ The commonest key of all is that under which near-duplicates become clusters, 48
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import posixpath
 import re
@@ -31,6 +32,7 @@ from t5x_like.data.corpus import stored
 from t5x_like.data.corpus.passes import UNIT, Job, by_rules, compared, read_unit, write_result
 from t5x_like.data.corpus.recipe import stages
 from t5x_like.data.corpus.tally import Tally
+from t5x_like.data.corpus.trail import Trail
 from t5x_like.data.dedup.base import Round, Said
 from t5x_like.data.documents import Document
 from t5x_like.data.pages.base import Unit
@@ -179,21 +181,43 @@ def _as_it_is(entry: Any) -> Any:
 
 def _first_pass(given: tuple[Unit, tuple[int, ...]], work: _Work) -> Iterator[Any]:
     unit, spooled = given
-    tally = Tally()
+    tally, trail = _counting(work, 0)
     documents = read_unit(work.job, _whole(unit, spooled, work), tally)
-    return _telling(_pass(work, 0, unit.number, documents, tally))
+    return _telling(_pass(work, 0, unit.number, documents, tally, trail))
 
 
 def _next_pass(joined: tuple[int, Mapping[str, Any]], work: _Work, stage: int) -> Iterator[Any]:
     number, parts = joined
-    tally = Tally()
+    tally, trail = _counting(work, stage)
     before = stages(work.job.recipe)[stage - 1]
     documents = compared(before, _documents(parts), _heard(parts), tally)
-    return _telling(_pass(work, stage, number, documents, tally))
+    return _telling(_pass(work, stage, number, documents, tally, trail))
+
+
+def _counting(work: _Work, stage: int) -> tuple[Tally, _Trail | None]:
+    trail = _Trail(carried=stage > 0) if work.job.trail else None
+    return Tally(trail=trail), trail
+
+
+class _Trail(Trail):
+    """A trail in memory."""
+
+    def __init__(self, carried: bool):
+        self._file = io.BytesIO()
+        super().__init__(self._file, carried)
+
+    def finish(self) -> bytes:
+        self.close()
+        return self._file.getvalue()
 
 
 def _pass(
-    work: _Work, stage: int, number: int, documents: Iterator[tuple[int, Document]], tally: Tally
+    work: _Work,
+    stage: int,
+    number: int,
+    documents: Iterator[tuple[int, Document]],
+    tally: Tally,
+    trail: _Trail | None,
 ) -> Iterator[Any]:
     """A unit through one pass: its documents as one element, its entries, and its files."""
     here = stages(work.job.recipe)[stage]
@@ -210,6 +234,8 @@ def _pass(
         for code, document in held:
             yield from _said(code, here.comparison.rounds[0].entries(code, document, ()), "entries")
         yield number, stored.dumps(held)
+    if trail is not None:
+        _put(work.name(stage, number, "texts"), trail.finish())
     _put(work.name(stage, number, "json"), json.dumps(tally.as_data()).encode())
 
 

@@ -15,7 +15,14 @@ from t5x_like.data.cleaning.base import Rule
 from t5x_like.data.cleaning.files import ReadsFiles
 from t5x_like.data.cleaning.files import digest as list_digest
 from t5x_like.data.corpus import exchange
-from t5x_like.data.corpus.assembling import assemble, shards_of, tokens_of, versions, write_json
+from t5x_like.data.corpus.assembling import (
+    assemble,
+    shards_of,
+    tokens_of,
+    tokens_of_steps,
+    versions,
+    write_json,
+)
 from t5x_like.data.corpus.local import Local
 from t5x_like.data.corpus.passes import EXTRACT, Job, tallies
 from t5x_like.data.corpus.recipe import Corpus, is_comparison
@@ -56,6 +63,7 @@ class Arguments:
       tokenizer: an existing tokenizer's file or folder.
       training: a tokenizer to train; None of both makes no token dataset.
       tokenizer_sample_bytes: as in `preparation.Arguments`.
+      count_tokens: count the tokens of every step, where there is a tokenizer; else estimate them.
       tfds_data_dir: where TFDS keeps prepared datasets.
       workers: processes; 0 takes one for each core.
       overwrite: replace a corpus or an unfinished one that was made with other arguments.
@@ -73,6 +81,7 @@ class Arguments:
     tokenizer: str | None = None
     training: AnyTraining | None = None
     tokenizer_sample_bytes: int | None = None
+    count_tokens: bool = True
     tfds_data_dir: str | None = None
     workers: int = 0
     overwrite: bool = False
@@ -112,7 +121,9 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
     unit_bytes = arguments.unit_bytes or reading.default_unit_bytes(files)
     workers = arguments.workers or default_workers(files)
     preparation = _preparation(arguments, workers)
-    job = Job(recipe=arguments.recipe, read=arguments.read, partial=str(partial))
+    job = Job(
+        recipe=arguments.recipe, read=arguments.read, partial=str(partial), trail=request["count_tokens"]
+    )
     with held(partial), Progress(sum(file.size for file in files), quiet=quiet) as progress:
         # The tokenizer may be changed after all: what was done is kept.
         plan = {key: value for key, value in request.items() if key != "tokenizer"} | {
@@ -143,6 +154,9 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
         tokens = None
         if preparation is not None:
             tokens = tokens_of(job, shards, preparation, request["tokenizer"], quiet=quiet)
+            if tokens is not None and job.trail:
+                with Pool(workers) as pool:
+                    tally.counts.update(tokens_of_steps(job, units, pool, progress))
         progress.stage("putting the parts together")
         result = assemble(job, files, shards, tally, tokens, request)
         seconds = time.monotonic() - begun
@@ -196,6 +210,7 @@ def _request(arguments: Arguments, files: Sequence[SourceFile], missing: Sequenc
         },
         "read": dataclasses.asdict(arguments.read),
         "tokenizer": tokenizer,
+        "count_tokens": tokenizer is not None and arguments.count_tokens,
         "input": [
             {"name": file.name, "bytes": file.size, "probe": file.probe, "records": file.records}
             for file in files

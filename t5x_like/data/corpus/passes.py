@@ -1,11 +1,13 @@
 """What a worker does with one unit: read it or take up where the last pass left it, follow rules, say its entries.
 
-A pass leaves three files for each unit: its documents, its entries for the comparison behind the rules, and last a
-tally, which says that the unit is done. The last pass leaves the records of the text dataset instead of documents.
+A pass leaves files for each unit: its documents, its entries for the comparison behind the rules, its texts where
+tokens are to be counted, and last a tally, which says that the unit is done. The last pass leaves the records of the
+text dataset instead of documents.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -21,6 +23,7 @@ from t5x_like.data.corpus import exchange, stored
 from t5x_like.data.corpus.recipe import Corpus, Stage, stages
 from t5x_like.data.corpus.splits import split_of
 from t5x_like.data.corpus.tally import Tally, size
+from t5x_like.data.corpus.trail import Trail
 from t5x_like.data.dedup.base import Comparison
 from t5x_like.data.dedup.near import Membership, NearDuplicates
 from t5x_like.data.documents import Document, Problem, Settings
@@ -43,11 +46,13 @@ class Job:
       recipe: what is done.
       read: how the input is read.
       partial: folder of the passes.
+      trail: keep every text on the way, so that its tokens can be counted.
     """
 
     recipe: Corpus
     read: Settings
     partial: str
+    trail: bool
 
     def folder(self, stage: int) -> Path:
         """Of one pass."""
@@ -60,6 +65,10 @@ class Job:
     def entries(self, stage: int, round: int, unit: int) -> Path:
         """What a unit says in a round of the comparison behind a pass."""
         return self.path(stage, unit, f"{round}.entries")
+
+    def texts(self, stage: int, unit: int) -> Path:
+        """What texts the documents of a unit had in a pass (data/corpus/trail.py)."""
+        return self.path(stage, unit, "texts")
 
     def verdicts(self, stage: int, round: int) -> Path:
         """Folder of what was decided in that round."""
@@ -80,27 +89,39 @@ def follow(job: Job, stage: int, number: int, unit: Unit | None) -> None:
       unit: what to read in the first pass.
     """
     here = stages(job.recipe)[stage]
-    tally = Tally()
-    if unit is not None:
-        documents = read_unit(job, unit, tally)
-    else:
-        documents = _compared(job, stage, number, tally)
-    kept = by_rules(documents, here, tally)
-    if here.comparison is None:
-        paths = {split: job.path(stage, number, f"{split}.array_record") for split in SPLITS}
-        write_result(job.recipe, kept, paths, tally)
-    else:
-        entries = exchange.Entries()
-        first = here.comparison.rounds[0]
+    with _trail(job, stage, number) as trail:
+        tally = Tally(trail=trail)
+        if unit is not None:
+            documents = read_unit(job, unit, tally)
+        else:
+            documents = _compared(job, stage, number, tally)
+        kept = by_rules(documents, here, tally)
+        if here.comparison is None:
+            paths = {split: job.path(stage, number, f"{split}.array_record") for split in SPLITS}
+            write_result(job.recipe, kept, paths, tally)
+        else:
+            entries = exchange.Entries()
+            first = here.comparison.rounds[0]
 
-        def saying() -> Iterator[tuple[int, Document]]:
-            for code, document in kept:
-                entries.add(code, first.entries(code, document, ()))
-                yield code, document
+            def saying() -> Iterator[tuple[int, Document]]:
+                for code, document in kept:
+                    entries.add(code, first.entries(code, document, ()))
+                    yield code, document
 
-        stored.write(job.path(stage, number, "documents"), saying())
-        entries.write(job.entries(stage, 0, number))
+            stored.write(job.path(stage, number, "documents"), saying())
+            entries.write(job.entries(stage, 0, number))
     write_durably(job.path(stage, number, "json"), json.dumps(tally.as_data()).encode())
+
+
+@contextlib.contextmanager
+def _trail(job: Job, stage: int, number: int) -> Iterator[Trail | None]:
+    if not job.trail:
+        yield None
+        return
+    with stored.whole(job.texts(stage, number)) as file:
+        trail = Trail(file, carried=stage > 0)
+        yield trail
+        trail.close()
 
 
 def read_unit(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Document]]:
@@ -113,7 +134,7 @@ def read_unit(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Documen
             tally.problem(item)
             continue
         if isinstance(item, RawPage):
-            tally.into(EXTRACT, (len(item.html), 0))
+            tally.read(EXTRACT, len(item.html))
             begun = time.perf_counter()
             found = extractor(item)
             tally.seconds[EXTRACT] += time.perf_counter() - begun
@@ -131,9 +152,9 @@ def read_unit(job: Job, unit: Unit, tally: Tally) -> Iterator[tuple[int, Documen
                 continue
             document = found
         else:
-            tally.into(EXTRACT, (len(item.text), 0))
+            tally.read(EXTRACT, len(item.text))
             document = item
-        tally.out_of(EXTRACT, size(document), isinstance(item, RawPage))
+        tally.out_of(code, EXTRACT, document.text, size(document), isinstance(item, RawPage))
         yield code, document
         code += 1
 
@@ -198,7 +219,7 @@ def _step(
 ) -> tuple[Document, tuple[int, int]] | None:
     """One document through one step, counted."""
     name = label(place, step)
-    tally.into(name, measured)
+    tally.into(code, name, document.text, measured)
     begun = time.perf_counter()
     after = step(document) if verdicts is None else step.apply(document, verdicts)  # pyright: ignore
     if not isinstance(after, Rejection) and (not after.text or after.text.isspace()):
@@ -212,7 +233,7 @@ def _step(
     if changed:
         measured = size(after)
         tally.show_changed(code, name, document, after)
-    tally.out_of(name, measured, changed)
+    tally.out_of(code, name, after.text, measured, changed)
     return after, measured
 
 

@@ -1,14 +1,15 @@
-"""Documents between two passes over the corpus: numbered, compressed, in the order of the input."""
+"""What lies between two passes over the corpus: rows of JSON, compressed; documents, in the order of the input."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import zstandard
 
@@ -18,14 +19,58 @@ from t5x_like.errors import Exit, UserError
 _FIELDS = tuple(field.name for field in dataclasses.fields(Document))
 
 
-def write(path: Path, documents: Iterable[tuple[int, Document]]) -> None:
-    """Writes numbered documents; the file is there whole or not at all."""
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        _write(file, documents)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+class Rows:
+    """Writes rows.
+
+    Args:
+      file: where to; it stays open.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self._out = zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False)
+
+    def write(self, values: list[Any]) -> None:
+        """One row."""
+        self._out.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._out.close()
+
+
+def rows(path: Path) -> Iterator[list[Any]]:
+    """The rows of a file, one at a time.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _rows(file)
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise UserError(
+            f"an intermediate file is damaged ({error})",
+            where=str(path),
+            help="give the same command again with --overwrite",
+            code=Exit.BAD_DATA,
+        ) from None
+
+
+def write(path: Path, documents: Iterable[tuple[int, Document]]) -> None:
+    """Writes numbered documents; the file is there whole or not at all."""
+    with whole(path) as file:
+        _write(file, documents)
 
 
 def read(path: Path) -> Iterator[tuple[int, Document]]:
@@ -34,16 +79,7 @@ def read(path: Path) -> Iterator[tuple[int, Document]]:
     Raises:
       UserError: the file is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            yield from _read(file)
-    except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise UserError(
-            f"an intermediate file is damaged ({error})",
-            where=str(path),
-            help="give the same command again with --overwrite",
-            code=Exit.BAD_DATA,
-        ) from None
+    return map(_document, rows(path))
 
 
 def dumps(documents: Iterable[tuple[int, Document]]) -> bytes:
@@ -55,23 +91,25 @@ def dumps(documents: Iterable[tuple[int, Document]]) -> bytes:
 
 def loads(data: bytes) -> Iterator[tuple[int, Document]]:
     """The documents of `dumps`."""
-    return _read(io.BytesIO(data))
+    return map(_document, _rows(io.BytesIO(data)))
+
+
+def _document(row: list[Any]) -> tuple[int, Document]:
+    return row[0], Document(**dict(zip(_FIELDS, row[1:], strict=True)))
 
 
 def _write(file: IO[bytes], documents: Iterable[tuple[int, Document]]) -> None:
-    with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as out:
-        for number, document in documents:
-            values = [number, *(getattr(document, name) for name in _FIELDS)]
-            out.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+    out = Rows(file)
+    for number, document in documents:
+        out.write([number, *(getattr(document, name) for name in _FIELDS)])
+    out.close()
 
 
-def _read(file: IO[bytes]) -> Iterator[tuple[int, Document]]:
+def _rows(file: IO[bytes]) -> Iterator[list[Any]]:
     with zstandard.ZstdDecompressor().stream_reader(file) as stream:
         rest = b""
         while chunk := stream.read(1 << 20):
             *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                number, *values = json.loads(line)
-                yield number, Document(**dict(zip(_FIELDS, values, strict=True)))
+            yield from map(json.loads, lines)
         if rest:
-            raise ValueError("ends within a document")
+            raise ValueError("ends within a row")

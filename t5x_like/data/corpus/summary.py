@@ -93,9 +93,8 @@ class Summary:
         if self.made_before:
             lines.append(f"{self.path} is already made with these arguments; nothing to do")
         tokens = self.data["tokens_per_character"] is not None
-        lines.append(
-            f"{'':24}{'documents':>12}{'M characters':>14}" + (f"{'tokens, about':>16}" if tokens else "")
-        )
+        heading = "tokens" if self.data["tokens_counted"] else "tokens, about"
+        lines.append(f"{'':24}{'documents':>12}{'M characters':>14}" + (f"{heading:>16}" if tokens else ""))
         funnel = self.data["funnel"]
         lines.append(_row("read", funnel[0]["in"], text=False))
         for row in funnel:

@@ -15,6 +15,7 @@ from typing import Any
 import xxhash
 
 from t5x_like.data.cleaning.base import Rejection
+from t5x_like.data.corpus.trail import Trail
 from t5x_like.data.dedup.near import Membership
 from t5x_like.data.documents import Document, Problem
 from t5x_like.data.units import LISTED
@@ -33,11 +34,13 @@ class Tally:
     """Counts and samples of one pass over one unit.
 
     Args:
-      fields: what `as_data` returned.
+      data: what `as_data` returned.
+      trail: is told of every text that steps see.
     """
 
-    def __init__(self, data: Data | None = None):
+    def __init__(self, data: Data | None = None, trail: Trail | None = None):
         data = data or {}
+        self._trail = trail
         self.problems: Counter[str] = Counter(data.get("problems", {}))
         self.listed: list[list[Any]] = data.get("listed", [])
         self.counts: Counter[str] = Counter(data.get("counts", {}))
@@ -79,23 +82,30 @@ class Tally:
 
     # ---- the funnel
 
-    def into(self, step: str, size: tuple[int, int]) -> None:
-        """A document of (characters, words) that a step is given."""
-        self._count(step, "in", size)
+    def read(self, step: str, characters: int) -> None:
+        """Something that is read, markup or text."""
+        self.counts[f"{step}/in/documents"] += 1
+        self.counts[f"{step}/in/characters"] += characters
 
-    def out_of(self, step: str, size: tuple[int, int], changed: bool) -> None:
+    def into(self, number: int, step: str, text: str, size: tuple[int, int]) -> None:
+        """A document of (characters, words) that a step is given."""
+        self._count(number, f"{step}/in", text, size)
+
+    def out_of(self, number: int, step: str, text: str, size: tuple[int, int], changed: bool) -> None:
         """A document that a step leaves, changed or as it was."""
-        self._count(step, "out", size)
+        self._count(number, f"{step}/out", text, size)
         self.counts[f"{step}/changed"] += changed
 
     def rejected(self, step: str, rejection: Rejection) -> None:
         """A document that a step rejects."""
         self.counts[f"{step}/rejected/{rejection.reason}"] += 1
 
-    def _count(self, step: str, side: str, size: tuple[int, int]) -> None:
-        self.counts[f"{step}/{side}/documents"] += 1
-        self.counts[f"{step}/{side}/characters"] += size[0]
-        self.counts[f"{step}/{side}/words"] += size[1]
+    def _count(self, number: int, side: str, text: str, size: tuple[int, int]) -> None:
+        self.counts[f"{side}/documents"] += 1
+        self.counts[f"{side}/characters"] += size[0]
+        self.counts[f"{side}/words"] += size[1]
+        if self._trail is not None:
+            self._trail.saw(number, text, side)
 
     # ---- samples
 

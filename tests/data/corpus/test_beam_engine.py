@@ -10,6 +10,7 @@ from pathlib import Path
 
 import crawl
 import pytest
+import small_corpus
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
@@ -74,14 +75,18 @@ def _arguments(pages: Path, output: Path, recipe: Corpus, **changes) -> Argument
 
 @pytest.mark.parametrize("recipe", [C4, SPANS], ids=lambda recipe: recipe.name)
 def test_the_same_corpus_as_the_local_engine(pages, tmp_path, monkeypatch, recipe):
+    small_corpus.tokenizer().save(tmp_path / "model")
+    tokenizer = str(tmp_path / "model")
     downloads = []  # that runner begins with one
     monkeypatch.setattr(PrismRunner, "run_pipeline", lambda *given: downloads.append(given))
-    local = make(_arguments(pages, tmp_path / "local", recipe), quiet=True)
-    piped = make(_arguments(pages, tmp_path / "beam", recipe, engine="beam"), quiet=True)
+    local = make(_arguments(pages, tmp_path / "local", recipe, tokenizer=tokenizer), quiet=True)
+    asked = _arguments(pages, tmp_path / "beam", recipe, tokenizer=tokenizer, engine="beam")
+    piped = make(asked, quiet=True)
     found, expected = contents(tmp_path / "beam"), contents(tmp_path / "local")
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     assert len([name for name in found if ".array_record" in name]) > 3
+    assert piped.data["tokens_counted"] and piped.data["funnel"][1]["in"]["tokens"] > 1000
     assert piped.code == local.code and piped.documents > 20 and not downloads
 
 

@@ -21,7 +21,7 @@ from t5x_like import config
 from t5x_like.data import example_proto, text_dataset
 from t5x_like.data.cleaning.badwords import BadWords
 from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
-from t5x_like.data.corpus import making
+from t5x_like.data.corpus import making, passes
 from t5x_like.data.corpus.making import Arguments, make
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateURLs
@@ -103,8 +103,12 @@ def test_workers_write_the_same_bytes(pages, model, reference, tmp_path, workers
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_the_size_of_ranges_does_not_matter(pages, reference, tmp_path):
-    make(small(pages, tmp_path / "out", range_bytes=3000), quiet=True)
+def test_the_size_of_ranges_and_counting_tokens_do_not_matter(pages, model, reference, tmp_path):
+    changes = {"tokenizer": model, "count_tokens": False, "range_bytes": 3000}
+    summary = make(small(pages, tmp_path / "out", **changes), quiet=True)
+    assert not summary.data["tokens_counted"] and "tokens, about" in str(summary)
+    row = summary.data["funnel"][1]["in"]
+    assert row["tokens"] == round(summary.data["tokens_per_character"] * row["characters"])
     ours, theirs = contents(tmp_path / "out"), contents(reference)
     assert all(
         ours[name] == theirs[name] for name in ours if "array_record" in name or name == "samples.jsonl"
@@ -340,6 +344,22 @@ def test_the_funnel_adds_up(reference, pages):
     }
     changed = next(s for s in samples if s["kind"] == "changed" and s["step"] == "03 c4_clean")
     assert len(changed["before"]) > len(changed["text"])
+
+
+def test_tokens_of_every_step_are_counted(pages, model, tmp_path, monkeypatch):
+    """They are kept for later; here words are counted at once, and every token is taken for one."""
+    tokenizer = load_tokenizer(model)
+    monkeypatch.setattr(
+        passes,
+        "size",
+        lambda document: (len(document.text), len(tokenizer.encode_documents([document.text]).ids)),
+    )
+    data = make(small(pages, tmp_path / "out", tokenizer=model), quiet=True).data
+    assert data["tokens_counted"]
+    sides = [row[side] for row in data["funnel"] for side in ("in", "out")]
+    assert [side["tokens"] for side in sides[1:]] == [side["words"] for side in sides[1:]]
+    assert "tokens" not in sides[0], "what is read may be markup"
+    assert len({side["tokens"] for side in sides[1:]}) == 5
 
 
 def test_the_recipe_makes_the_same_corpus_again(pages, model, reference, tmp_path):

@@ -41,6 +41,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
 
     from t5x_like.models.t5 import T5
     from t5x_like.training import checkpoints, optimizers, partitioning, schedules, state
+    from t5x_like.training.checkpoint_reader import paths
 
     model = T5(vocab_size=32128, d_model=512, d_kv=64, num_heads=8, d_ff=2048, num_layers=6, activation="relu",
                gated=False, tie_embeddings=True)  # fmt: skip
@@ -58,7 +59,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         whole.append(time.perf_counter() - tick)
         assert store.saved == step
         tick = time.perf_counter()
-        ocp.save_checkpointables(str(folder / f"orbax-{step}"), {"state": checkpoints.paths(train)})
+        ocp.save_checkpointables(str(folder / f"orbax-{step}"), {"state": paths(train)})
         orbax.append(time.perf_counter() - tick)
         shutil.rmtree(folder / f"orbax-{step}")
         print(

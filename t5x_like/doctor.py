@@ -45,9 +45,9 @@ def main(argv: list[str]) -> int:
 
 def examine(folder: Path, *, verify: bool) -> list[tuple[int, str, str]]:
     """(step, when it was saved and its validation loss, what is wrong with it or an empty text), oldest first."""
-    from t5x_like.training.checkpoints import Store
+    from t5x_like.training.checkpoint_reader import Reader
 
-    store = Store(folder, verify="full" if verify else "size")
+    store = Reader(folder, verify="full" if verify else "size")
     found = []
     for step in store.steps():
         record, trouble = store.look(step)

@@ -68,9 +68,10 @@ def evaluate(
     """
     from t5x_like import typed
     from t5x_like.data.batches import Batches
-    from t5x_like.training import loop, partitioning, restore
+    from t5x_like.training import partitioning, restore
     from t5x_like.training.partitioning import Mesh
     from t5x_like.training.step import make_eval_step
+    from t5x_like.training.validation import validate
 
     run, store, record = restore.open_run(workdir, cli.read_step(checkpoint))
     for path, value in (("data.validation_split", split), ("data.sources", data), ("batch_size", batch_size)):
@@ -95,7 +96,7 @@ def evaluate(
     params = restore.load_params(run, store, record, mesh)
     how: Any = {"layout": run.mesh.layout(), "partitioner": run.mesh.partitioner}
     step = make_eval_step(run.model, run.objective, mesh, **how)
-    values = loop.validate(step, params, held_out, mesh, batches)
+    values = validate(step, params, held_out, mesh, batches)
     done = held_out.num_batches if batches is None else min(batches, held_out.num_batches)
     counts = target_counts(held_out, done)
     figures = {

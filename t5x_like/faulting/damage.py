@@ -10,7 +10,7 @@ from t5x_like.errors import Exit
 from t5x_like.faulting import tiny, trials
 from t5x_like.faulting.report import Outcome, judged
 from t5x_like.faulting.trials import Bench
-from t5x_like.training.checkpoints import Store
+from t5x_like.training.checkpoint_reader import Reader
 
 STEPS = 12
 
@@ -48,7 +48,7 @@ def every_file(bench: Bench, ways: tuple[str, ...]) -> Outcome:
     workdir = shutil.copytree(reference, bench.new("damage"))
     (workdir / "finished").unlink()
     said: list[str] = []
-    store = Store(workdir / "checkpoints", say=said.append)
+    store = Reader(workdir / "checkpoints", say=said.append)
     newest = store.directory / str(STEPS)
     files = [newest.with_suffix(".json"), *sorted(p for p in newest.rglob("*") if p.is_file())]
     for path in files:

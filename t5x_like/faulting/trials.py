@@ -256,9 +256,9 @@ def state_digest(workdir: Path) -> str:
     """sha256 of every array of the last checkpoint, and of what the record knows of the run's place in its data."""
     from orbax.checkpoint import v1 as ocp
 
-    from t5x_like.training.checkpoints import Store, paths
+    from t5x_like.training.checkpoint_reader import Reader, paths
 
-    store = Store(workdir / "checkpoints")
+    store = Reader(workdir / "checkpoints")
     record = store.newest_good()
     assert record is not None
     wanted: dict[str, Any] = {"params": {}, "rest": {}}

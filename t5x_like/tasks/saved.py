@@ -27,7 +27,7 @@ from t5x_like.tasks.definitions import Task
 from t5x_like.tasks.features import Featurizer
 from t5x_like.tasks.fitting import EncoderFitting, Fitting
 from t5x_like.tasks.text_fitting import TextFitting
-from t5x_like.training import checkpoints
+from t5x_like.training.checkpoint_reader import paths
 
 FOLDER = "model"
 
@@ -94,7 +94,7 @@ def save(folder: Path, layout: Layout, params: Any, tokenizer: Tokenizer) -> Non
         for stale in (made, old):
             shutil.rmtree(stale, ignore_errors=True)
         made.mkdir(parents=True)
-        arrays = {path: np.asarray(leaf) for path, leaf in checkpoints.paths(params).items()}
+        arrays = {path: np.asarray(leaf) for path, leaf in paths(params).items()}
         safetensors.write(made, arrays)
         tokenizer.save(made / "tokenizer")
         (made / "task.json").write_text(json.dumps(typed.to_data(layout), indent=2) + "\n", encoding="utf-8")
@@ -126,7 +126,7 @@ def load(folder: str | Path) -> Saved:
     layout = typed.from_json(path.read_text(encoding="utf-8"), Layout, where=str(path))
     weights = safetensors.Weights(inside)
     abstract = layout.model.abstract_params()
-    wanted = checkpoints.paths(abstract)
+    wanted = paths(abstract)
     if differing := sorted(wanted.keys() ^ weights.names()):
         raise UserError(
             f"the weights are not those of task.json: {safetensors.listed(differing)} differ",

@@ -18,16 +18,17 @@ import concurrent.futures
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import jax
 
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.training import distributed, records
-from t5x_like.training.pins import pin, unpinned
+from t5x_like.training.checkpoint_reader import Reader, loss_of, paths, signature, split
+from t5x_like.training.pins import unpinned
 from t5x_like.training.records import Record, Verify
 from t5x_like.training.run_dir import sync
 
@@ -58,18 +59,15 @@ class Checkpoints:
                 )
 
 
-class Store:
-    """The checkpoints of one run directory.
+class Store(Reader):
+    """The checkpoints of one run directory, to write and to read.
 
     Args:
-      directory: the run's `checkpoints` folder.
-      policy: what to keep; not needed for reading.
-      say: takes a line for the user.
-      verify: how files are checked before they are used.
+      directory, say, verify: as in `Reader`.
+      policy: what to keep.
 
     Attributes:
       saved: the newest step that this process knows to be safe on disk.
-      damaged: step -> what is wrong with it, of those that `newest_good` passed over.
     """
 
     def __init__(
@@ -79,127 +77,13 @@ class Store:
         say: Callable[[str], None] = print,
         verify: Verify = "full",
     ):
-        # Orbax wants an absolute path.
-        self.directory, self._policy, self.say = directory.absolute(), policy or Checkpoints(), say
+        super().__init__(directory, say, verify)
+        self._policy = policy or Checkpoints()
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
         self._pending_step = -1
         self.saved: int | None = None
-        self.damaged: dict[int, str] = {}
-        self._verify: Verify = verify
-        self._failures, self._pins = 0, list[IO[bytes]]()
-
-    # ---- what there is ----
-
-    def steps(self) -> list[int]:
-        """Every step that there is anything of, save what was being written or removed; oldest first."""
-        names = {p.stem for p in self.directory.glob("[0-9]*") if p.suffix in ("", ".json")}
-        return sorted(int(name) for name in names if name.isdigit() and not self._unfinished(name))
-
-    def records(self) -> list[Record]:
-        """The checkpoints there are, oldest first; whether their files are intact is not looked at."""
-        found = []
-        for step in self.steps():
-            record, trouble = self.look(step, "none")
-            if record is not None and not trouble:
-                found.append(record)
-        return found
-
-    def look(self, step: int, verify: Verify | Literal["none"] | None = None) -> tuple[Record | None, str]:
-        """The record of a step, where it can be read, and what is wrong with the checkpoint, or an empty text."""
-        folder, path = self._folder(step), self._record(step)
-        how: Verify | Literal["none"] = verify or self._verify
-        try:
-            record = records.read(path)
-        except FileNotFoundError:
-            return None, f"{path} is missing"
-        except (OSError, ValueError) as e:
-            return None, str(e)
-        if folder.is_symlink() or not folder.is_dir():
-            return record, f"{folder} is {'a link' if folder.is_symlink() else 'missing'}"
-        return record, "" if how == "none" else records.damage(folder, record, how)
-
-    def newest_good(self) -> Record | None:
-        """The newest checkpoint whose files are as they were written; damaged ones are told of and passed over.
-
-        Raises:
-          UserError: there are checkpoints, and all of them are damaged (`Exit.CORRUPT`).
-        """
-        self.damaged = {}
-        for step in reversed(self.steps()):
-            record, trouble = self.look(step)
-            if record is not None and not trouble:
-                return record
-            folder = self._folder(step)
-            if record is None and not self._record(step).exists() and not any(folder.glob("*")):
-                continue  # an empty folder with a number for a name was never a checkpoint
-            self.damaged[step] = trouble
-            self.say(f"warning: checkpoint {step} is damaged and is not used: {trouble}")
-        if self.damaged:
-            oldest = self.damaged[min(self.damaged)]
-            raise UserError(
-                "no checkpoint of this run is intact",
-                where=str(self.directory),
-                code=Exit.CORRUPT,
-                help=f"restore the files from a copy (the oldest: {oldest}), or begin anew by --fresh",
-            )
-        return None
-
-    def find(self, step: int | Literal["latest", "best"]) -> Record:
-        """A checkpoint by step, the newest intact one, or the one of the lowest validation loss. A run that goes on
-        meanwhile does not prune it until `close`, or the end of this process.
-
-        Raises:
-          UserError: there is none such, names those there are; or it is damaged.
-        """
-        while True:
-            record = self._find(step)
-            try:
-                file = pin(self._record(record.step))
-            except OSError:
-                continue  # pruned just now
-            if self._folder(record.step).is_dir():
-                self._pins.append(file)
-                return record
-            file.close()
-
-    def close(self) -> None:
-        """Lets go of what `find` has found."""
-        while self._pins:
-            self._pins.pop().close()
-
-    def _find(self, step: int | Literal["latest", "best"]) -> Record:
-        if step == "latest":
-            record = self.newest_good()
-            if record is not None:
-                return record
-        there = self.records()
-        if not there:
-            raise UserError(
-                "there is no checkpoint",
-                where=str(self.directory),
-                code=Exit.BAD_DATA,
-                help="name a run directory of t5x_like.train by --workdir",
-            )
-        if step == "best":
-            record = min([r for r in there if r.validation_loss is not None] or there[-1:], key=_loss)
-        elif step not in (steps := {r.step: r for r in there}):
-            raise UserError(
-                f"there is no checkpoint of step {step}",
-                where=str(self.directory),
-                help="there are: " + ", ".join(map(str, steps)),
-                code=Exit.BAD_DATA,
-            )
-        else:
-            record = steps[step]
-        if damage := self.look(record.step)[1]:
-            raise UserError(
-                f"checkpoint {record.step} is damaged: {damage}",
-                where=str(self.directory),
-                help="there are: " + ", ".join(str(r.step) for r in there),
-                code=Exit.CORRUPT,
-            )
-        return record
+        self._failures = 0
 
     def sweep(self, newest: Record | None) -> None:
         """Makes room for the steps behind `newest`, the checkpoint that a run goes on from: removes what a killed
@@ -215,10 +99,6 @@ class Store:
                 path.rename(aside)
         self._prune()  # the newest has just been verified: a policy that keeps less now frees its room at once
 
-    def _unfinished(self, step: str) -> bool:
-        """Whether a step was being saved or removed, so that its record stands for nothing."""
-        return any((self.directory / f"{kind}-{step}").exists() for kind in ("saving", "deleting"))
-
     def _remove_unfinished(self) -> None:
         """What a killed or failed save or removal left; it would take up the room that a full disk has not."""
         for kind in ("saving", "deleting"):
@@ -231,14 +111,6 @@ class Store:
             "*.orbax-checkpoint-tmp*"
         ):  # of versions that saved under the step's name
             shutil.rmtree(path, ignore_errors=True)
-
-    def _folder(self, step: int) -> Path:
-        return self.directory / str(step)
-
-    def _record(self, step: int) -> Path:
-        return self.directory / f"{step}.json"
-
-    # ---- writing ----
 
     def save(self, record: Record, state: Any) -> None:
         """Starts saving `state` (anything with `.params` that is a pytree); returns when its buffers are free.
@@ -256,7 +128,7 @@ class Store:
             return
         if jax.process_index() == 0:
             self._remove_unfinished()
-        record = dataclasses.replace(record, saved=time.time(), arrays=_signature(paths(state)))
+        record = dataclasses.replace(record, saved=time.time(), arrays=signature(paths(state)))
         self._pending_step = record.step
         try:
             with distributed.together():  # Orbax waits for the processes, so all of them enter it, or none
@@ -265,7 +137,7 @@ class Store:
                     raise FileNotFoundError(f"{self.directory} has been removed")
                 if jax.process_index() == 0:
                     _probe(self._saving(record.step))
-            response = ocp.save_checkpointables_async(str(self._saving(record.step)), _split(state))
+            response = ocp.save_checkpointables_async(str(self._saving(record.step)), split(state))
         except (OSError, RuntimeError, ValueError, UserError) as e:
             if distributed.tells_of_others(e):
                 raise
@@ -348,7 +220,7 @@ class Store:
 
     def _prune(self) -> None:
         there = self.records()
-        best = sorted((r for r in there if r.validation_loss is not None), key=_loss)
+        best = sorted((r for r in there if r.validation_loss is not None), key=loss_of)
         keep = {r.step for r in [*there[-self._policy.keep_last :], *best[: self._policy.keep_best]]}
         for record in there:
             if record.step in keep:
@@ -361,75 +233,6 @@ class Store:
                     reach("checkpoint.pruning")
                     self._record(record.step).unlink()
                     shutil.rmtree(gone, ignore_errors=True)
-
-    # ---- reading ----
-
-    def restore(self, record: Record, abstract: Any) -> Any:
-        """The state of a checkpoint.
-
-        Args:
-          record: of the checkpoint.
-          abstract: tree of `jax.ShapeDtypeStruct` with shardings, like the state that was saved; arrays are read
-            straight into these shardings, whatever mesh they were saved from.
-
-        Raises:
-          UserError: names, shapes or dtypes differ; shows them.
-        """
-        from orbax.checkpoint import v1 as ocp
-
-        self._compare(record, _signature(paths(abstract)), record.arrays)
-        reach("restore.begin")
-        loaded = ocp.load_checkpointables(str(self._folder(record.step)), _split(abstract))
-        flat = paths(loaded["params"], "params/") | loaded["rest"]
-        return jax.tree.unflatten(jax.tree.structure(abstract), [flat[path] for path in paths(abstract)])
-
-    def restore_params(self, record: Record, abstract: Any) -> Any:
-        """Likewise, the parameters only."""
-        from orbax.checkpoint import v1 as ocp
-
-        saved = {path: kind for path, kind in record.arrays.items() if path.startswith("params/")}
-        self._compare(record, _signature(paths(abstract, "params/")), saved)
-        loaded = ocp.load_checkpointables(str(self._folder(record.step)), {"params": abstract})
-        return loaded["params"]
-
-    def _compare(self, record: Record, wanted: Mapping[str, str], saved: Mapping[str, str]) -> None:
-        differing = [path for path in dict.fromkeys((*saved, *wanted)) if saved.get(path) != wanted.get(path)]
-        if not differing:
-            return
-        shown = [
-            f"  {path}: {saved.get(path, 'missing')} in the checkpoint, {wanted.get(path, 'missing')} in the run"
-            for path in differing[:3]
-        ]
-        more = [f"  and {len(differing) - 3} more"] if len(differing) > 3 else []
-        head = f"checkpoint {record.step} is not of this model and optimizer: {len(differing)} arrays differ"
-        raise UserError(
-            "\n".join([head, *shown, *more]),
-            where=str(self.directory),
-            code=Exit.BAD_DATA,
-            help="config.json beside it is the configuration that it belongs to",
-        )
-
-
-def paths(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaf path, such as `params/encoder/norm/scale` -> leaf, in the order of `jax.tree.leaves`."""
-    return {
-        prefix + jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _loss(record: Record) -> float:
-    return float("inf") if record.validation_loss is None else record.validation_loss
-
-
-def _split(state: Any) -> dict[str, Any]:
-    """Parameters as the nested dict that they are; the rest flat, so that no class of Optax ties us to a version."""
-    rest = {path: leaf for path, leaf in paths(state).items() if not path.startswith("params/")}
-    return {"params": state.params, "rest": rest}
-
-
-def _signature(leaves: Mapping[str, Any]) -> dict[str, str]:
-    return {path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves.items()}
 
 
 def _probe(folder: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import jax
 
 from t5x_like.errors import Exit, UserError
-from t5x_like.training.checkpoints import Record, Store
+from t5x_like.training.checkpoint_reader import Reader
 from t5x_like.training.layout import shardings
+from t5x_like.training.records import Record
 from t5x_like.training.run import Run, read_run
 from t5x_like.training.run_dir import RunDir
 
@@ -25,7 +26,7 @@ def restore_params(run_dir: str | Path, step: int | Literal["latest", "best"] = 
     return run, load_params(run, store, record)
 
 
-def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh | None = None) -> Any:
+def load_params(run: Run, store: Reader, record: Record, mesh: jax.sharding.Mesh | None = None) -> Any:
     """The parameters of a checkpoint, laid out over a mesh; None: on the default device."""
     abstract = run.model.abstract_params()
     placed: Any = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), abstract)
@@ -41,7 +42,7 @@ def load_params(run: Run, store: Store, record: Record, mesh: jax.sharding.Mesh 
 
 def open_run(
     run_dir: str | Path, step: int | Literal["latest", "best"] = "latest"
-) -> tuple[Run, Store, Record]:
+) -> tuple[Run, Reader, Record]:
     """The configuration of a run at one of its checkpoints (`Run.at`), its checkpoints, and the record of that one."""
     directory = RunDir(run_dir)
     if not directory.config.is_file():
@@ -52,6 +53,6 @@ def open_run(
             code=Exit.BAD_DATA,
         )
     run = read_run(directory.config)
-    store = Store(directory.checkpoints)
+    store = Reader(directory.checkpoints)
     record = store.find(step)
     return run.at(record.step), store, record

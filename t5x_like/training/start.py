@@ -20,7 +20,8 @@ from t5x_like.models import stack
 from t5x_like.models.electra import Electra
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.heads import EncoderWithHead
-from t5x_like.training import checkpoints, restore, run_dir, state
+from t5x_like.training import restore, run_dir, state
+from t5x_like.training.checkpoint_reader import paths
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.progress import duration
 from t5x_like.training.run import Run, read_run
@@ -179,14 +180,14 @@ def warm_start(run: Run, params: Any, origin: str, tokenizer: str | None = None)
     _check_family(run.model, model, origin)
     if isinstance(run.model, Electra):
         found = _regrouped(found, params)
-    wanted = checkpoints.paths(params)
+    wanted = paths(params)
     layout = ""
-    if wanted.keys() != checkpoints.paths(found).keys():
+    if wanted.keys() != paths(found).keys():
         scanned = any("/layers/" in f"/{path}" for path in wanted)
         converted = stack.stack_layers(found) if scanned else stack.unstack_layers(found)
-        if checkpoints.paths(converted).keys() != checkpoints.paths(found).keys():
+        if paths(converted).keys() != paths(found).keys():
             found, layout = converted, f" (layers converted to {'scanned' if scanned else 'unrolled'})"
-    given = checkpoints.paths(found)
+    given = paths(found)
     fits = {path for path in wanted.keys() & given.keys() if wanted[path].shape == given[path].shape}
     others = {
         path: f"{path}: {list(given[path].shape)} there, {list(wanted[path].shape)} here"

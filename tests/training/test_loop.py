@@ -20,7 +20,7 @@ from t5x_like.errors import Exit, UserError
 from t5x_like.hub.t5 import export_t5
 from t5x_like.models import stack
 from t5x_like.objectives.span_corruption import SpanCorruption
-from t5x_like.training import metrics, restore, start
+from t5x_like.training import metrics, restore, start, steps
 from t5x_like.training.checkpoints import Checkpoints, Store
 from t5x_like.training.loop import train
 from t5x_like.training.partitioning import Mesh
@@ -122,14 +122,14 @@ def test_a_run_in_two_parts_is_the_run_in_one(finished, data, tmp_path, capsys):
 def test_sigterm_saves_and_the_same_command_continues(finished, data, tmp_path, monkeypatch, capsys):
     """F03: no step is lost."""
     before = signal.getsignal(signal.SIGTERM)
-    report = train.__globals__["_Loop"]._report
+    report = steps.Loop._report
 
     def report_and_kill(loop, step):
         report(loop, step)
         if step == 6 and not loop.interrupts.raised:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("t5x_like.training.loop._Loop._report", report_and_kill)
+    monkeypatch.setattr("t5x_like.training.steps.Loop._report", report_and_kill)
     assert train(make(data), str(tmp_path / "run")) == Exit.INTERRUPTED
     assert "SIGTERM: stopped at step 7 of 12; the same command continues" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before

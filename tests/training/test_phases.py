@@ -13,9 +13,10 @@ from t5x_like import config, typed
 from t5x_like.data.batches import Batches
 from t5x_like.errors import Exit, UserError
 from t5x_like.objectives.span_corruption import SpanCorruption
-from t5x_like.training import loop, metrics, restore
+from t5x_like.training import loop, metrics, restore, steps
 from t5x_like.training.run import Evaluation, Phase
 from t5x_like.training.step import make_eval_step
+from t5x_like.training.validation import validate
 
 LONGER = Phase(start=5, objective=SpanCorruption(inputs_length=32), batch_size=4)
 PHASES = (LONGER, Phase(start=10, microbatches=2))
@@ -85,7 +86,7 @@ def test_validation_and_a_checkpoint_belong_to_the_phase_of_their_step(finished,
     run, params = restore.restore_params(finished, 12)
     mesh = run.mesh.build()
     held_out = Batches(run.data, run.objective, run.batch_size, run.seed, split="validation")
-    found = loop.validate(make_eval_step(run.model, run.objective, mesh), params, held_out, mesh, 2)
+    found = validate(make_eval_step(run.model, run.objective, mesh), params, held_out, mesh, 2)
     assert found["loss"] == pytest.approx(validated[12], rel=1e-6)
 
 
@@ -93,7 +94,7 @@ def test_validation_and_a_checkpoint_belong_to_the_phase_of_their_step(finished,
 @pytest.mark.parametrize("stop", [3, 5, 7])
 def test_resumed_in_any_phase_it_is_the_same_run(stop, finished, data, tmp_path, monkeypatch):
     """Stopped before a step, at the very border of a phase too."""
-    run, visit = make(data, phases=(LONGER,)), loop._Loop._report
+    run, visit = make(data, phases=(LONGER,)), steps.Loop._report
 
     def report(self, step):
         if step == stop and not self.interrupts.raised:
@@ -101,7 +102,7 @@ def test_resumed_in_any_phase_it_is_the_same_run(stop, finished, data, tmp_path,
         return visit(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Loop, "_report", report)
+        patch.setattr(steps.Loop, "_report", report)
         assert loop.train(run, str(tmp_path / "run")) == Exit.INTERRUPTED
     assert loop.train(run, str(tmp_path / "run")) == Exit.DONE
     assert told(tmp_path / "run")[-1] == told(finished)[-1]
@@ -120,7 +121,7 @@ def test_the_screen_shows_what_comes(data, tmp_path, capsys):
 
 
 def test_impossible_phases_are_refused_before_anything_is_compiled(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop._Loop, "_compile", lambda self: pytest.fail("compiled"))
+    monkeypatch.setattr(steps.Loop, "_compile", lambda self: pytest.fail("compiled"))
 
     def refused(match, where, *phases):
         with pytest.raises(UserError, match=match) as refusal:

@@ -135,7 +135,7 @@ def test_a_run_that_dies_again_and_again_is_refused(data, tmp_path):
 def test_a_start_is_counted_before_anything_is_compiled(data, tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="out of memory"), monkeypatch.context() as patch:
-            patch.setattr("t5x_like.training.loop._Loop._steps", _die)
+            patch.setattr("t5x_like.training.steps.Loop._steps", _die)
             train(run(data, recovery=Recovery(starts=2)), str(tmp_path))
     with pytest.raises(UserError, match="started 2 times from step 0"):
         train(run(data, recovery=Recovery(starts=2)), str(tmp_path))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
 from t5x_like import cli
-from t5x_like.errors import Exit, UserError
+from t5x_like import train as program
+from t5x_like.errors import Exit, UserError, nearest
 
 RETRY = int(Exit.INTERRUPTED)
 """What training leaves with when the same command goes on where it stopped."""
@@ -40,8 +42,7 @@ class Shell:
         self.show(command)
         if self.dry_run:
             return 0
-        need(command[0])
-        return subprocess.run(list(command), check=False).returncode
+        return self._call(command).returncode
 
     def must(self, command: Sequence[str]) -> None:
         """Raises `UserError` where the program fails."""
@@ -58,33 +59,50 @@ class Shell:
         self.show(command)
         if self.dry_run:
             return answer
-        need(command[0])
-        done = subprocess.run(list(command), check=False, stdout=subprocess.PIPE, text=True, errors="replace")
+        done = self._call(command, stdout=subprocess.PIPE, text=True, errors="replace")
         return done.stdout.strip() if done.returncode == 0 else None
 
+    def _call(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        if shutil.which(command[0]) is None:
+            raise UserError(
+                f"{command[0]} is not installed, or not on the PATH",
+                where=command[0],
+                help="--dry_run shows what would run, without it",
+            )
+        try:
+            return subprocess.run(list(command), check=False, **options)
+        except OSError as e:
+            raise UserError(
+                f"{command[0]} does not start: {e}", where=str(shutil.which(command[0])), code=Exit.IO_ERROR
+            ) from None
 
-def need(program: str) -> None:
-    """Raises `UserError` where the program is not on the PATH."""
-    if shutil.which(program) is None:
-        raise UserError(
-            f"{program} is not installed, or not on the PATH",
-            where=program,
-            help="--dry_run shows what would run, without it",
-        )
 
+def train_command(train: Sequence[str], python: str = "python3", others: Iterable[str] = ()) -> list[str]:
+    """The training command with these flags, which are read here as training will read them.
 
-def train_command(train: Sequence[str], python: str = "python3") -> list[str]:
-    """The training command with these flags.
+    Args:
+      others: flags of the launcher that may have been meant where one is misspelled.
 
     Raises:
-      UserError: flags without which no run can begin are missing.
+      UserError: a flag that training does not have, or a value that it would not take; or those are missing without
+        which no run can begin.
     """
-    for flag, example in (("--config", "t5/base"), ("--workdir", "/mnt/runs/NAME")):
-        if not any(a == flag or a.startswith(f"{flag}=") for a in train):
+    where = "flags of training"
+    values = flags.FlagValues()
+    for name in program.FLAGS:
+        values[name] = copy.deepcopy(program.FLAGS[name])
+    try:
+        cli.parse(values, ["train", *train], where)
+    except UserError as e:
+        word = e.what.removeprefix("unknown flag --")
+        near = nearest(word, [*program.FLAGS, *others]) if word != e.what else None
+        raise UserError(e.what, where=where, help=f"did you mean --{near}?" if near else e.help) from None
+    for name, example in (("config", "t5/base"), ("workdir", "/mnt/runs/NAME")):
+        if not values[name].value:
             raise UserError(
-                f"the flags of training lack {flag}",
-                where="after --",
-                help=f"... -- {flag}={example}, for example",
+                f"the flags of training lack --{name}",
+                where=where,
+                help=f"... -- --{name}={example}, for example",
             )
     return [python, "-m", "t5x_like.train", *train]
 

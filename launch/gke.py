@@ -164,7 +164,9 @@ def main(train: list[str]) -> int:
     topology = topologies.parse(_TOPOLOGY.value or "")
     if topology.chip.name not in ACCELERATORS:
         raise UserError(f"GKE has no {topology.chip.title}", where="--topology", help="--topology=v5e:4x4")
-    if _CLAIM.value and not re.fullmatch(r"[a-z0-9.-]+:/\S+", _CLAIM.value):
+    if not re.fullmatch(r"\S+", _IMAGE.value or ""):
+        raise UserError(f"{_IMAGE.value!r} cannot be the image", where="--image")
+    if _CLAIM.value and not re.fullmatch(r"[a-z0-9.-]+:/[^\s:]+", _CLAIM.value):
         raise UserError("--claim reads CLAIM:/PATH", where=f"--claim={_CLAIM.value}")
     name = common.check_name(_NAME.value)
     text = to_yaml(

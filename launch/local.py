@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -33,6 +34,11 @@ ROOT = Path(__file__).resolve().parent.parent
 USAGE, INTERRUPTED = 64, 75  # t5x_like.errors.Exit
 HOPELESS = (64, 65, 70, 73, 76, 77)
 """By these training says that the same command would end the same way."""
+OURS = {
+    "--cpu_devices": "--devices=4",
+    **dict.fromkeys(("--coordinator_address", "--num_processes", "--process_id"), "--processes=2"),
+}
+"""Flags of training that differ between the processes, and what is to be said here in their place."""
 GRACE_SECONDS = 20.0
 """From the failure of one process until the others, which wait for it, are killed."""
 
@@ -137,17 +143,29 @@ def main(arguments: Sequence[str]) -> int:
         if argument in ("-h", "--help"):
             print(__doc__)
             return 0
-        if argument == "--dry_run":
+        if argument in ("--dry_run", "--dry_run=true"):
             dry_run = True
         elif name in own:
             own[name] = value
-        else:
+        elif name in OURS:
+            print(f"error: {name} is given to each process by this program: {OURS[name]}", file=sys.stderr)
+            return USAGE
+        elif argument != "--":
             rest.append(argument)
     for name, value in own.items():
         least = 0 if name == "--max_restarts" else 1
-        if not value.isdigit() or int(value) < least:
-            print(f"error: {name} wants a whole number from {least} on: {name}=2", file=sys.stderr)
+        if not re.fullmatch("[0-9]{1,4}", value) or int(value) < least:
+            print(f"error: {name} wants a whole number from {least} to 9999: {name}=2", file=sys.stderr)
             return USAGE
+    sys.path.insert(0, str(ROOT))  # where a script finds its own folder alone
+    from launch.common import train_command
+    from t5x_like.errors import UserError
+
+    try:
+        train_command(rest, others=[name.removeprefix("--") for name in own])
+    except UserError as e:
+        print(e, file=sys.stderr)
+        return int(e.code)
     processes, devices, restarts = (int(value) for value in own.values())
 
     def programs() -> list[list[str]]:

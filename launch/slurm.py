@@ -52,7 +52,6 @@ def batch_script(
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in headers),
-        "set -u",
         f"cd {shlex.quote(str(ROOT))} || exit {int(Exit.IO_ERROR)}",
         *([setup] if setup else []),
         f"srun --kill-on-bad-exit=1 --wait={grace} {shlex.join(command)}",
@@ -94,7 +93,7 @@ def main(train: list[str]) -> int:
             raise UserError(f"{option!r} is no option of sbatch", where="--option", help="--option=--qos=low")
     for flag in ("partition", "account"):
         if not re.fullmatch(r"[\w.,-]*", FLAGS[flag].value or ""):
-            raise UserError(f"{FLAGS[flag].value!r} cannot be a {flag}", where=f"--{flag}")
+            raise UserError(f"{FLAGS[flag].value!r} cannot be the {flag}", where=f"--{flag}")
     options = [f"--{flag}={FLAGS[flag].value}" for flag in ("partition", "account") if FLAGS[flag].value]
     name = common.check_name(_NAME.value)
     text = batch_script(

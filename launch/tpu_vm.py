@@ -21,7 +21,8 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,6 +51,14 @@ WAITING = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES")
 LOST = ("SUSPENDED", "SUSPENDING", "FAILED", "DELETING")
 """States of a queued resource (docs.cloud.google.com/tpu/docs/queued-resources). A spot slice that is taken away is
 SUSPENDED; it never becomes ACTIVE again."""
+
+
+SETUPS = 3
+"""Times that setting up a slice that is there may fail in a row."""
+
+AT_ONCE = 64
+"""Workers of several slices that `queued-resources ssh` runs a command on at a time (gcloud 528.0.0, with
+--batch-size=all too); the others would begin when the first have ended."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,6 +126,11 @@ class Slice:
         """`command`, a line of shell, on workers of all slices."""
         return [*self._reach("ssh", self.name, worker), f"--command={command}"]
 
+    @property
+    def workers(self) -> int:
+        """Of all slices."""
+        return self.topology.slices * self.hosts
+
     def to_workers(self, path: Path) -> list[str]:
         return [*self._reach("scp", f"{self.name}:", "all", str(path))]
 
@@ -128,9 +142,9 @@ class Slice:
         paths = [*before, what, *([after] if after else [])]
         if self.topology.slices == 1:
             program = ["gcloud", "compute", "tpus", "tpu-vm", verb, *paths]
-            return [*program, *self._place, f"--worker={worker}"]
+            return [*program, *self._place, f"--worker={worker}", "--quiet"]
         program = ["gcloud", "alpha", "compute", "tpus", "queued-resources", verb, *paths]
-        return [*program, *self._place, "--node=all", f"--worker={worker}"]
+        return [*program, *self._place, "--node=all", f"--worker={worker}", "--quiet"]
 
     def setup_script(self, archive: str) -> str:
         """On a worker: unpack, install, mount."""
@@ -166,22 +180,32 @@ class Slice:
         )  # fmt: skip
 
 
-def setup(where: Slice, shell: Shell) -> None:
-    """HEAD of this repository on every worker, installed."""
-    archive = Path(tempfile.gettempdir()) / f"t5x_like-{where.name}.tar.gz"
+def pack(where: Slice, shell: Shell) -> Path:
+    """HEAD of this repository as an archive."""
+    archive = ROOT / "build" / f"t5x_like-{where.name}.tar.gz"
+    if not shell.dry_run:
+        archive.parent.mkdir(exist_ok=True)
     shell.must(["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
+    return archive
+
+
+def setup(where: Slice, shell: Shell, archive: Path) -> None:
+    """What `pack` has packed, on every worker, installed."""
     shell.must(where.to_workers(archive))
     shell.must(where.on_workers(where.setup_script(archive.name)))
 
 
-def logs(where: Slice, shell: Shell, folder: Path) -> None:
-    """LOGS/NAME-SLICE-WORKER.log of every worker; what cannot be had is passed over, with gcloud's words."""
+def logs(where: Slice, shell: Shell, folder: Path) -> int:
+    """LOGS/NAME-SLICE-WORKER.log of every worker. What cannot be had is passed over, with gcloud's words; returns of
+    how many workers that is."""
     if not shell.dry_run:
         folder.mkdir(parents=True, exist_ok=True)
+    missed = 0
     for node in range(where.topology.slices):
         for worker in range(where.hosts):
             target = folder / f"{where.name}-{node}-{worker}.log"
-            shell.run(where.from_worker(LOG, target, worker, node))
+            missed += shell.run(where.from_worker(LOG, target, worker, node)) != 0
+    return missed
 
 
 def keep(
@@ -197,37 +221,42 @@ def keep(
 ) -> int:
     """Trains until it is done or hopeless, on as many slices as that takes. Returns the exit code of training."""
     common.train_command(train)
-    ready = False
+    archive = pack(where, shell)
+    _obtain(where, shell, poll, sleep)
+    ready, failed = False, 0
     for attempt in range(restarts + 1):
-        if attempt:
-            print(f"restart {attempt} of at most {restarts}", flush=True)
-        _obtain(where, shell, poll, sleep)
         try:
+            if attempt:
+                print(f"restart {attempt} of at most {restarts}", flush=True)
+                _obtain(where, shell, poll, sleep)
             if not ready:
-                setup(where, shell)
-            ready = True
+                setup(where, shell, archive)
+            ready, failed = True, 0
             code = _train_once(where, train, shell, variables)
         except UserError as e:  # a slice can go away at any moment, also while it is set up
             print(e, flush=True)
-            code = int(e.code)
+            code, failed = int(e.code), failed + 1
         state = _state(where, shell)
-        if code == 0 or (state == "ACTIVE" and code in common.HOPELESS):
+        if code == 0 or (state == "ACTIVE" and (code in common.HOPELESS or failed == SETUPS)):
             return _finish(where, shell, folder, code)
         print(f"training ended with {code}, the slice is {state or 'gone'}", flush=True)
         if state != "ACTIVE":
             shell.run(where.delete())
-            ready = False
+            ready, failed = False, 0
+        if failed:
+            sleep(poll)
     print(f"given up after {restarts} restarts", flush=True)
     return _finish(where, shell, folder, RETRY)
 
 
 def _train_once(where: Slice, train: Sequence[str], shell: Shell, variables: dict[str, str]) -> int:
-    """The exit code of training on worker 0, or gcloud's where that cannot be had."""
+    """The exit code of training on the first worker of each slice, or gcloud's where that cannot be had."""
     code = shell.run(where.on_workers(where.train_script(train, variables)))
     if not code:
         return 0
-    told = shell.ask(where.on_workers(f"cat {CODE}", "0"))
-    return int(told) if told and told.isdigit() and int(told) else code
+    told = shell.ask(where.on_workers(f"cat {CODE}", "0")) or ""
+    codes = [int(word) for word in told.split() if word.isdecimal() and int(word)]
+    return next((c for c in codes if c in common.HOPELESS), codes[0] if codes else code)
 
 
 def _finish(where: Slice, shell: Shell, folder: Path, code: int) -> int:
@@ -302,13 +331,31 @@ def main(train: list[str]) -> int:
         raise UserError(
             f"{topology.name} is no TPU", where="--topology", help="--topology=v5e:4x4, for example"
         )
-    if _NFS.value and (_NFS.value.count(":") != 2 or not _NFS.value.rpartition(":")[2].startswith("/")):
-        raise UserError("--nfs reads HOST:/SHARE:/MOUNTPOINT", where=f"--nfs={_NFS.value}")
+    for flag, pattern, example in (
+        ("zone", "[a-z0-9-]+", "us-west4-a"),
+        ("project", "[a-z0-9.:-]*", "my-project"),
+        ("nfs", r"([^\s:]+:/[^\s:]*:/[^\s:]+)?", "HOST:/SHARE:/MOUNTPOINT"),
+        ("python", r"[\w./-]+", "python3.11"),
+    ):
+        if not re.fullmatch(pattern, FLAGS[flag].value or ""):
+            raise UserError(
+                f"{FLAGS[flag].value!r} cannot be the {flag}", where=f"--{flag}", help=f"--{flag}={example}"
+            )
+    if _SPOT.value and _RESERVED.value:
+        raise UserError("capacity is --spot or --reserved, not both", where="--spot")
+    if not math.isfinite(_POLL.value):
+        raise UserError(f"--poll is {_POLL.value}", where="--poll", help="--poll=30")
     where = Slice(
         name=common.check_name(_NAME.value or ""), topology=topology, zone=_ZONE.value or "",
         project=_PROJECT.value, runtime=_RUNTIME.value, spot=_SPOT.value, reserved=_RESERVED.value,
         nfs=_NFS.value, python=_PYTHON.value,
     )  # fmt: skip
+    if topology.slices > 1 and where.workers > AT_ONCE:
+        raise UserError(
+            f"gcloud reaches {AT_ONCE} workers of several slices at a time, and {topology.name} has {where.workers}",
+            where="--topology",
+            help="smaller slices, one slice, or launch.gke",
+        )
     shell, variables = Shell(_DRY_RUN.value), xla_flags.environment(_XLA.value)
     match action:
         case "queue":
@@ -316,19 +363,28 @@ def main(train: list[str]) -> int:
         case "create":
             shell.must(where.create())
         case "setup":
-            setup(where, shell)
+            setup(where, shell, pack(where, shell))
         case "train":
             return shell.run(where.on_workers(where.train_script(train, variables)))
         case "logs":
-            logs(where, shell, Path(_LOGS.value))
+            if missed := logs(where, shell, Path(_LOGS.value)):
+                raise UserError(
+                    f"the logs of {missed} of {where.workers} workers could not be fetched",
+                    where=where.name,
+                    code=Exit.IO_ERROR,
+                )
         case "delete":
             queued = shell.dry_run or _state(where, shell)
             shell.must(where.delete() if queued else where.delete_vm())
         case "keep":
-            return keep(
-                where, train, shell, variables=variables, restarts=_RESTARTS.value, folder=Path(_LOGS.value),
-                poll=_POLL.value,
-            )  # fmt: skip
+            try:
+                return keep(
+                    where, train, shell, variables=variables, restarts=_RESTARTS.value,
+                    folder=Path(_LOGS.value), poll=_POLL.value,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                print(f"{where.name} may still be there, and cost money: --action=delete gives it back")
+                raise
     return 0
 
 

@@ -15,22 +15,22 @@ from absl import flags
 from t5x_like.errors import Exit, UserError, did_you_mean
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+def parse(values: flags.FlagValues, argv: Sequence[str], where: str = "command line") -> list[str]:
     """absl's parser, with an unknown flag, a wrong value or a stray word refused in our style."""
     try:
         rest = values(list(argv))
     except flags.UnrecognizedFlagError as e:
         raise UserError(
             f"unknown flag --{e.flagname}",
-            where="command line",
+            where=where,
             help=did_you_mean(e.flagname, list(values), prefix="--"),
         ) from None
     except flags.Error as e:
-        raise UserError(str(e), where="command line", help="--help lists the flags") from None
+        raise UserError(str(e), where=where, help="--help lists the flags") from None
     if len(rest) > 1:
         raise UserError(
             f"unexpected word {rest[1]!r}",
-            where="command line",
+            where=where,
             help="every argument is a flag: --name=value",
         )
     return rest
@@ -65,7 +65,7 @@ def run(
             print(_help(sys.modules["__main__"].__doc__ or "", values))
             code = int(Exit.DONE)
         else:
-            code = int(main(_parse(values, sys.argv)) or 0)
+            code = int(main(parse(values, sys.argv)) or 0)
         sys.stdout.flush()
     except UserError as e:
         print(e, file=sys.stderr)

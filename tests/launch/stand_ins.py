@@ -61,6 +61,8 @@ else:
 _PYTHON = """
 arguments = sys.argv[1:]
 if arguments[:2] == ["-m", "venv"]:
+    if (here / "broken").exists():
+        sys.exit("no module named venv")
     bin = Path(arguments[2]) / "bin"
     bin.mkdir(parents=True)
     (bin / "python").symlink_to(sys.argv[0])

@@ -8,7 +8,7 @@ import pytest
 import stand_ins
 import yaml
 
-from launch import gke, slurm, xla_flags
+from launch import common, gke, slurm, xla_flags
 from t5x_like.errors import UserError
 from t5x_like.planning import topologies
 
@@ -141,6 +141,34 @@ def test_training_without_a_run_directory_is_refused(module):
             slurm.batch_script(name="a", nodes=1, gpus=8, time="1", grace=60, train=["--config=t5/3b"])
         else:
             gke.manifest(name="a", topology=topologies.parse("v5e:4x4"), image="i", train=["--config=t5/3b"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "help"),
+    [
+        (["--confg=a"], "unknown flag --confg", "did you mean --config?"),
+        (["--nodse=2"], "unknown flag --nodse", "did you mean --nodes?"),
+        (["--steps=many"], "--steps=many", "--help"),
+        (["--config=", "--workdir=/a"], "lack --config", "t5/base"),
+        (["--config", "--workdir=/a"], "lack --workdir", "--workdir="),
+        (["--config=a", "--workdir=/a", "word"], "unexpected word 'word'", "--name=value"),
+    ],
+)
+def test_the_flags_of_training_are_read_before_anything_is_rented(flags, what, help):
+    with pytest.raises(UserError) as refusal:
+        common.train_command(flags, others=["nodes"])
+    assert what in refusal.value.what and help in (refusal.value.help or "")
+    assert refusal.value.where == "flags of training"
+
+
+def test_a_program_that_does_not_start_is_told(tmp_path, monkeypatch):
+    (tmp_path / "gcloud").write_bytes(b"\x7fnot a program")
+    (tmp_path / "gcloud").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="gcloud does not start"):
+        common.Shell(dry_run=False).run(["gcloud"])
+    with pytest.raises(UserError, match="sbatch is not installed"):
+        common.Shell(dry_run=False).ask(["sbatch"])
 
 
 def test_xla_takes_the_flags_of_gpus():

@@ -5,6 +5,10 @@ import shlex
 import pytest
 import stand_ins
 
+from launch import tpu_vm
+from t5x_like.errors import UserError
+from t5x_like.planning import topologies
+
 AWKWARD = '--set=name=it\'s a "run"; $(touch hacked) `id` \\ & é'
 
 
@@ -70,6 +74,35 @@ def test_restarts_are_bounded(cloud):
     assert "given up after 1 restarts" in done.stdout
 
 
+def test_a_slice_that_cannot_be_set_up_is_given_back(cloud, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "broken").touch()
+    done, folder, _ = cloud(["done"])
+    assert done.returncode == 74
+    assert verbs(folder).count("create") == 1 and verbs(folder)[-1] == "delete"
+    setups = [c for c in stand_ins.calls(folder, "gcloud") if "-m venv" in c[-1]]
+    assert len(setups) == tpu_vm.SETUPS
+
+
+def test_logs_that_cannot_be_had_are_told(tmp_path):
+    environment = stand_ins.make(tmp_path / "bin", [])
+    flags = ["--action=logs", "--name=a", "--zone=z", "--topology=v5e:4x4", f"--logs={tmp_path / 'logs'}"]
+    done = stand_ins.launch("tpu_vm", *flags, environment=environment)
+    assert done.returncode == 74 and "the logs of 4 of 4 workers could not be fetched" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [("65", 65), ("0\n75\n64\n", 64), ("139\n0\n", 139), ("", 1), (None, 1), ("²", 1)],
+)
+def test_of_several_slices_a_hopeless_code_counts_first(told, code, monkeypatch):
+    shell = tpu_vm.Shell(dry_run=False)
+    monkeypatch.setattr(shell, "run", lambda command: 1)
+    monkeypatch.setattr(shell, "ask", lambda command: told)
+    where = tpu_vm.Slice(name="a", topology=topologies.parse("v5e:4x4*2"), zone="z")
+    assert tpu_vm._train_once(where, ["--config=t5/base", "--workdir=/a"], shell, {}) == code
+
+
 def test_a_dry_run_prints_what_would_run_and_runs_nothing(tmp_path):
     environment = stand_ins.make(tmp_path / "bin", [])
     done = stand_ins.launch(
@@ -102,15 +135,17 @@ def test_a_dry_run_prints_what_would_run_and_runs_nothing(tmp_path):
         (["--topology=h100:8"], "is no TPU"),
         (["--topology=v5e:4x5"], "v5e:4x4"),
         (["--nfs=somewhere"], "HOST:/SHARE:/MOUNTPOINT"),
+        (["--nfs=h:/s h:/mnt"], "cannot be the nfs"),
+        (["--nfs=::/"], "cannot be the nfs"),
         (["--xla_flags=tpu-datas"], "did you mean tpu-data?"),
+        (["--python=python3; id"], "'python3; id' cannot be the python"),
+        (["--zone=us west"], "cannot be the zone"),
+        (["--spot", "--reserved"], "not both"),
+        (["--poll=nan"], "--poll=30"),
+        (["--topology=v5e:16x16*2"], "64 workers of several slices at a time, and v5e:16x16*2 has 128"),
     ],
 )
 def test_mistakes_are_told(flags, complaint):
-    from absl import flags as absl_flags
-
-    from launch import tpu_vm
-    from t5x_like.errors import UserError
-
     given = ["--action=queue", "--name=a", "--zone=z", "--topology=v5e:4x4", "--dry_run", *flags]
     tpu_vm.FLAGS.unparse_flags()
     tpu_vm.FLAGS(["x", *given])
@@ -119,4 +154,3 @@ def test_mistakes_are_told(flags, complaint):
     assert complaint in str(refusal.value)
     for name in tpu_vm.FLAGS:
         tpu_vm.FLAGS[name].unparse()
-    del absl_flags

@@ -144,8 +144,23 @@ def test_local_prints_what_it_would_run(capsys):
     assert len(lines) == 2 and all("'--workdir=a b'" in line and "--cpu_devices=4" in line for line in lines)
     assert "--num_processes=2" in lines[0] and lines[0].endswith("--process_id=0")
     assert lines[1].endswith("--process_id=1")
-    assert local.main(["--processes=two"]) == Exit.USAGE
-    assert "--processes=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--processes=two"], "--processes=2"),
+        (["--processes=²"], "--processes=2"),
+        (["--processes=100000"], "from 1 to 9999"),
+        (["--proceses=2"], "did you mean --processes?"),
+        (["--cpu_devices=4"], "--cpu_devices is given to each process by this program: --devices=4"),
+        (["--process_id=1"], "--processes=2"),
+        (["--workdir="], "lack --workdir"),
+    ],
+)
+def test_local_refuses_before_it_starts_anything(flags, words, capsys):
+    assert local.main(["--config=t5/small:debug", "--workdir=a", *flags]) == Exit.USAGE
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,14 @@ from t5x_like.errors import Exit, UserError
 
 _HEAD = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"><style>"
-    ".bar { background: #93c5fd; height: .9rem; min-width: 1px } .lost { color: #b45309 } td.wide { width: 34% }"
+    ".bar { background: #93c5fd; height: .9rem; min-width: 1px } .lost { color: #b45309 }"
+    "td.wide { width: 60%; min-width: 5rem } td.number, td.name, th { white-space: nowrap }"
+    "th.number { text-align: right } "
+    "h1, p { overflow-wrap: anywhere } td.file { min-width: 12rem; overflow-wrap: anywhere }"
     "h3 { margin: 1.6rem 0 .2rem } details { margin: .3rem 0 } summary { cursor: pointer }"
     ".sample { border-left: 3px solid #ccc; padding-left: .8rem; margin: .8rem 0 1.2rem }"
     ".sample p { margin: .15rem 0; overflow-wrap: anywhere } .sample .quiet { font-size: 13px }"
     "p.removed { background: #fee2e2; text-decoration: line-through } p.new { background: #dcfce7 }"
-    "td { overflow-wrap: anywhere } td.number, th { white-space: nowrap } th.number { text-align: right }"
     "@media (prefers-color-scheme: dark) { .bar { background: #1d4ed8 } p.removed { background: #5b1f1f }"
     " p.new { background: #14432a } .lost { color: #f59e0b } }"
     "</style>"
@@ -41,23 +43,26 @@ _LANGUAGES = 30
 def figures(summary: Summary) -> dict[str, Any]:
     """What the page says in figures, as plain data: corpus.json, and the speed of each step."""
     funnel, times = summary.data["funnel"], summary.seconds["steps"]
+    measured = [(row["step"], row["in"], times.get(row["step"], 0)) for row in funnel]
+    if counting := summary.seconds.get("counting_tokens"):
+        measured.append(("tokens", counting, counting["seconds"]))
     return {
         "path": summary.path,
         "documents": summary.documents,
         "read": funnel[0]["in"]["documents"],
         "corpus": summary.data,
         "seconds": summary.seconds,
-        "speed": [_speed(row, times[row["step"]]) for row in funnel if times.get(row["step"])],
+        "speed": [_speed(name, given, seconds) for name, given, seconds in measured if seconds],
     }
 
 
-def _speed(row: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _speed(name: str, given: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Of one core: documents and megabytes (millions of characters) that the step was given, in a second of it."""
     return {
-        "step": row["step"],
+        "step": name,
         "seconds": seconds,
-        "documents_per_second": row["in"]["documents"] / seconds,
-        "mb_per_second": row["in"]["characters"] / seconds / 1e6,
+        "documents_per_second": given["documents"] / seconds,
+        "mb_per_second": given["characters"] / seconds / 1e6,
     }
 
 
@@ -112,7 +117,7 @@ def page(found: dict[str, Any], groups: Sequence[Group], problems: Sequence[dict
         "<h2>Languages</h2>",
         _bars(_most(data["languages"], _LANGUAGES)),
         "<h2>Near-duplicates</h2>",
-        _clusters(data["clusters"], [group for group in groups if group.kind == "cluster"]),
+        _clusters(data, [group for group in groups if group.kind == "cluster"]),
         "<h2>Input that could not be read</h2>",
         _problems(data["problems"], problems),
         "<h2>Speed</h2>",
@@ -153,7 +158,9 @@ def _funnel(data: dict[str, Any]) -> str:
         *(["tokens" if data["tokens_counted"] else "tokens, about"] if tokens else []),
         "changed",
     ]
-    rows.append([_text("read"), f"{read:,}", _bar(read, read), _share(read, read), *([""] * (2 + tokens))])
+    characters = f"{data['funnel'][0]['in']['characters'] / 1e6:,.2f}"
+    first = [_text("read"), f"{read:,}", _bar(read, read), _share(read, read), characters]
+    rows.append([*first, *([""] * (1 + tokens))])
     for row in data["funnel"]:
         out = row["out"]
         cells = [_text(row["step"]), f"{out['documents']:,}", _bar(out["documents"], read)]
@@ -166,22 +173,30 @@ def _funnel(data: dict[str, Any]) -> str:
             rows.append([f"&emsp;{name}", f"<span class=lost>−{count:,}</span>", *([""] * (4 + tokens))])
     estimated = " Tokens are estimates: the characters times the tokens that a character of the result has."
     note = (
-        "<p class=quiet>A document is counted where it was rejected first."
+        "<p class=quiet>A row has what a step left, which is what the next is given; a document is counted where it "
+        "was rejected first. What was read is counted with its markup."
         + (estimated if tokens and not data["tokens_counted"] else "")
         + "</p>"
     )
     return note + _table(heads, rows, numbers=(1, 3, 4, 5, 6))
 
 
-def _clusters(counts: dict[str, Any], groups: Sequence[Group]) -> str:
+def _clusters(data: dict[str, Any], groups: Sequence[Group]) -> str:
+    counts, steps = (
+        data["clusters"],
+        [row for row in data["funnel"] if row["step"].endswith(" near_duplicates")],
+    )
     if not counts["clusters"]:
-        return "<p>None found, or not looked for.</p>"
+        return "<p>None found.</p>" if steps else "<p>Not looked for: no step of the recipe does.</p>"
+    kept = "one of each is kept" if any(row["rejected"] for row in steps) else "all are kept, and marked"
     sizes = sorted(counts["sizes"].items(), key=lambda item: int(item[0]))
     out = (
-        f"<p>{counts['documents']:,} documents in {counts['clusters']:,} clusters; one of each is kept.</p>"
-        "<p class=quiet>Clusters by their number of documents.</p>"
+        f"<p>{counts['documents']:,} documents in {_count(counts['clusters'], 'cluster')}; {kept}.</p>"
+        "<p class=quiet>Clusters of so many documents.</p>"
     )
-    return out + _bars([(f"{int(size):,}", count) for size, count in sizes[:_LANGUAGES]]) + _samples(groups)
+    return (
+        out + _bars([(f"of {int(size):,}", count) for size, count in sizes[:_LANGUAGES]]) + _samples(groups)
+    )
 
 
 def _problems(counts: dict[str, int], listed: Sequence[dict[str, Any]]) -> str:
@@ -202,7 +217,7 @@ def _problems(counts: dict[str, int], listed: Sequence[dict[str, Any]]) -> str:
             [_text(p["kind"].replace("_", " ")), _text(p["file"]), f"{p['byte']:,}", _text(p["detail"][:200])]
             for p in listed
         ]
-        table = _table(("what", "file", "byte", "seen"), lines, numbers=(2,))
+        table = _table(("what", "file", "byte", "seen"), lines, numbers=(2,), file=1)
         out += f"<details><summary>the first {len(listed)}, with file and byte</summary>{table}</details>"
     return out
 
@@ -240,8 +255,8 @@ def _samples(groups: Sequence[Group]) -> str:
             + "</div>"
             for sample in group.samples
         )
-        is_open = " open" * (kind == "kept")
-        out.append(f"<details{is_open}><summary>{_text(group.title)}</summary>{shown}</details>")
+        folded = f"<details><summary>{_text(group.title)}</summary>{shown}</details>"
+        out.append(shown if kind == "kept" else folded)
     return "".join(out) or "<p>None.</p>"
 
 
@@ -250,6 +265,10 @@ def _samples(groups: Sequence[Group]) -> str:
 
 def _text(value: Any) -> str:
     return html.escape(visible(value))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + "s" * (number != 1)
 
 
 def _share(part: int, whole: int) -> str:
@@ -280,11 +299,15 @@ def _length(bits: int) -> str:
     return f"{1 << (bits - 1):,} to {(1 << bits) - 1:,}" if bits > 1 else str(bits)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Cells are HTML; columns of `numbers` stand to the right, and those with bars are wide."""
+def _table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), file: int | None = None
+) -> str:
+    """Cells are HTML; columns of `numbers` stand to the right, those with bars are wide, names of a `file` may be
+    broken anywhere, and the first column not at all."""
 
     def cell(tag: str, column: int, content: str) -> str:
         name = "number" if column in numbers else "wide" if "class=bar" in content else ""
+        name = name or ("file" if column == file else "" if column else "name")
         return f"<{tag}{f' class={name}' * bool(name)}>{content}</{tag}>"
 
     def line(tag: str, cells: Sequence[str]) -> str:

@@ -86,8 +86,13 @@ def groups(records: Sequence[dict[str, Any]], most: int) -> list[Group]:
     return [
         Group(kind, _title(some[0]), tuple(map(_sample, some[:most])))
         for kind, by_key in found.items()
-        for some in list(by_key.values())[: most if kind == "cluster" else None]
+        for some in sorted(by_key.values(), key=_place)[: most if kind == "cluster" else None]
     ]
+
+
+def _place(some: list[dict[str, Any]]) -> bool:
+    """Steps have numbers but for the first, which finds the text."""
+    return some[0].get("step", "extract") != "extract"
 
 
 _KEYS = {"kept": (), "changed": ("step",), "rejected": ("step", "reason"), "cluster": ("cluster",)}

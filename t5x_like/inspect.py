@@ -97,7 +97,7 @@ def _show_corpus(folder: Path) -> int:
     from t5x_like import corpus_report, corpus_samples
 
     found = corpus_samples.groups(corpus_samples.read(folder), _ROWS.value)
-    title = f"{folder}: {_ROWS.value} documents of each kind"
+    title = f"{folder}: {_ROWS.value} document{'s' * (_ROWS.value != 1)} of each kind"
     if _HTML.value:
         _write_page(corpus_report.samples_page(title, found))
     if _JSON.value:

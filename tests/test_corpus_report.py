@@ -94,7 +94,7 @@ def test_the_page_has_all_parts(page, folder):
         assert part in text
     assert "8 of 11 read" in text
     assert "too few sentences" in text and "no text" in text and "near duplicate" in text
-    assert "2 documents in 1 clusters" in text
+    assert "2 documents in 1 cluster; one of each is kept" in text
     assert "truncated" in text and "1 × request record" in text
     assert "Menu" in text  # a line that a rule took out
 
@@ -119,6 +119,17 @@ def test_figures_are_those_of_the_corpus(folder, page):
     extract = found["speed"][0]
     seconds = found["seconds"]["steps"]["extract"]
     assert extract["documents_per_second"] == pytest.approx(corpus["funnel"][0]["in"]["documents"] / seconds)
+
+
+def test_what_is_said_of_near_duplicates_is_what_was_done(folder, page):
+    found = json.loads((folder / "report.json").read_text())
+    step = found["corpus"]["funnel"][-1]
+    assert step["step"] == "02 near_duplicates" and step["rejected"]
+    step["rejected"] = {}
+    assert "2 documents in 1 cluster; all are kept, and marked" in corpus_report.page(found, (), ())
+    del found["corpus"]["funnel"][-1]
+    found["corpus"]["clusters"] = {"clusters": 0, "documents": 0, "sizes": {}}
+    assert "Not looked for" in corpus_report.page(found, (), ())
 
 
 def test_the_same_samples_every_time(folder, capsys):

@@ -135,8 +135,11 @@ def tokens_of(
     return {"splits": summary.splits, "next_config": summary.next_config, "vocab_size": summary.vocab_size}
 
 
-def tokens_of_steps(job: Job, units: int, pool: Pool, progress: Progress) -> dict[str, int]:
-    """Tokens that the sides of steps saw, counted by the token dataset's tokenizer."""
+def tokens_of_steps(
+    job: Job, units: int, pool: Pool, progress: Progress
+) -> tuple[Counter[str], Counter[str]]:
+    """Tokens that the sides of steps saw, counted by the token dataset's tokenizer; documents, characters and seconds
+    of the counting."""
     tokenizer = Path(job.partial) / "tokens" / "tokenizer"
     fingerprint = load_tokenizer(tokenizer).fingerprint
     folder = Path(job.partial) / "counted" / fingerprint
@@ -151,10 +154,12 @@ def tokens_of_steps(job: Job, units: int, pool: Pool, progress: Progress) -> dic
         return Piece(None if done else (trails, str(tokenizer), fingerprint, str(outputs[unit])), 1)
 
     pool.run(trail.count, map(piece, range(units)), progress)
-    counts = Counter[str]()
+    counts, speed = Counter[str](), Counter[str]()
     for output in outputs:
-        counts.update(json.loads(output.read_bytes()))
-    return counts
+        found = json.loads(output.read_bytes())
+        counts.update(found["counts"])
+        speed.update(found["speed"])
+    return counts, speed
 
 
 def assemble(

@@ -151,16 +151,22 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
             kinds = Counter({key.split()[0]: count for key, count in tally.problems.items()})
             raise nothing_left(kinds, Problem(*tally.listed[0]) if tally.listed else None)
         shards = shards_of(job, units)
-        tokens = None
+        tokens, counting = None, {}
         if preparation is not None:
             tokens = tokens_of(job, shards, preparation, request["tokenizer"], quiet=quiet)
             if tokens is not None and job.trail:
                 with Pool(workers) as pool:
-                    tally.counts.update(tokens_of_steps(job, units, pool, progress))
+                    counted, counting = tokens_of_steps(job, units, pool, progress)
+                tally.counts.update(counted)
         progress.stage("putting the parts together")
         result = assemble(job, files, shards, tally, tokens, request)
         seconds = time.monotonic() - begun
-        times = {"steps": dict(sorted(tally.seconds.items())), "wall": seconds, "workers": workers}
+        times = {
+            "steps": dict(sorted(tally.seconds.items())),
+            "counting_tokens": dict(sorted(counting.items())),
+            "wall": seconds,
+            "workers": workers,
+        }
         write_json(result / "throughput.json", times)
         replace(result, output)
     shutil.rmtree(partial)

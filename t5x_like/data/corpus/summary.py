@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from t5x_like.data.documents import BESIDE_PAGES
 from t5x_like.errors import Exit, UserError
 
 DAMAGE = frozenset(
@@ -96,24 +97,27 @@ class Summary:
         heading = "tokens" if self.data["tokens_counted"] else "tokens, about"
         lines.append(f"{'':24}{'documents':>12}{'M characters':>14}" + (f"{heading:>16}" if tokens else ""))
         funnel = self.data["funnel"]
-        lines.append(_row("read", funnel[0]["in"], text=False))
+        lines.append(_row("read", funnel[0]["in"]))
         for row in funnel:
             lines.append(_row(row["step"], row["out"]))
             for reason, count in sorted(row["rejected"].items(), key=lambda item: -item[1]):
                 lines.append(f"{'':24}{-count:>12,}  {reason.replace('_', ' ')}")
         for split, counts in self.data["splits"].items():
             exact = f"{counts['tokens']:>16,}" if "tokens" in counts else ""
-            size = f"{counts['bytes'] / 1e6:,.1f} MB"
+            size = f"{counts['bytes'] / 1e6:,.2f} MB"
             lines.append(f"{split:24}{counts['documents']:>12,}{size:>14}{exact}")
         clusters = self.data["clusters"]
         if clusters["clusters"]:
-            lines.append(
-                f"{clusters['documents']:,} documents in {clusters['clusters']:,} clusters of near-duplicates"
-            )
-        if self.data["problems"]:
-            lines.append("bad input (details: rejections.jsonl):")
-            for name, count in sorted(self.data["problems"].items(), key=lambda item: -item[1]):
-                kind, action = name.split()
+            many = f"{clusters['clusters']:,} cluster{'s' * (clusters['clusters'] != 1)}"
+            lines.append(f"{clusters['documents']:,} documents in {many} of near-duplicates")
+        problems = sorted(self.data["problems"].items(), key=lambda item: -item[1])
+        for heading, beside in (
+            ("bad input (details: rejections.jsonl):", False),
+            ("beside pages the crawl holds:", True),
+        ):
+            found = [(key.split(), n) for key, n in problems if (key.split()[0] in BESIDE_PAGES) == beside]
+            lines += [heading] * bool(found)
+            for (kind, action), count in found:
                 lines.append(f"  {count:>10,}  {kind.replace('_', ' ')}, {action}")
         if self.damage:
             lines.append(
@@ -143,7 +147,7 @@ class Summary:
         )
 
 
-def _row(name: str, counts: dict[str, int], text: bool = True) -> str:
-    size = f"{counts['characters'] / 1e6:>14,.1f}" if text else f"{'':14}"
+def _row(name: str, counts: dict[str, int]) -> str:
+    size = f"{counts['characters'] / 1e6:>14,.2f}"
     tokens = f"{counts['tokens']:>16,}" if "tokens" in counts else ""
     return f"{name:24}{counts['documents']:>12,}{size}{tokens}"

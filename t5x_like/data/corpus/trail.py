@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ class Trail:
 
 
 def count(passes: Sequence[str], tokenizer: str, fingerprint: str, output: str) -> None:
-    """Counts the tokens of a unit, by side, into a file of JSON.
+    """Counts the tokens of a unit, by side, into a file of JSON; with how much was tokenised in what time.
 
     Args:
       passes: trails of the unit, pass by pass.
@@ -64,15 +65,21 @@ def count(passes: Sequence[str], tokenizer: str, fingerprint: str, output: str) 
       output: the file.
     """
     model, counts, last = _load(tokenizer, fingerprint), Counter[str](), dict[int, int]()
+    measured, seconds = Counter[str](), 0.0
     for path in passes:
         for batch in _batches(stored.rows(Path(path))):
-            lengths = iter(model.lengths([text for _, text, _ in batch if text is not None]).tolist())
+            texts = [text for _, text, _ in batch if text is not None]
+            begun = time.perf_counter()
+            lengths = iter(model.lengths(texts).tolist())
+            seconds += time.perf_counter() - begun
+            measured.update(documents=len(texts), characters=sum(map(len, texts)))
             for number, text, sides in batch:
                 if text is not None:
                     last[number] = next(lengths)
                 for side in sides:
                     counts[f"{side}/tokens"] += last[number]
-    write_durably(Path(output), json.dumps(dict(sorted(counts.items()))).encode())
+    found = {"counts": counts, "speed": {**measured, "seconds": seconds}}
+    write_durably(Path(output), json.dumps(found, sort_keys=True).encode())
 
 
 @functools.lru_cache(maxsize=1)

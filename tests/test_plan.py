@@ -103,7 +103,8 @@ def test_what_makes_a_run_fit():
 
     run = config.load("t5/base", ["model.dtype=bfloat16"])
     topology = topologies.parse("h100:8")
-    assert not plans.make_plan(run, topology).fits
+    asked = plans.make_plan(run, topology)
+    assert not asked.fits and "--suggest looks for settings" in plans.describe(asked)
     found = suggestions.suggest(run, topology)
     assert found.chosen is not None
     best, plan = found.chosen
@@ -136,6 +137,15 @@ def test_the_smallest_batch_is_the_last_resort():
         (["--config=t5/basse", "--topology=h100:8"], "did you mean t5/base?"),
         (["--config=t5/base", "--topology=h100:8", "--set=mesh.fsdp=3"], "the nearest that does"),
         (["--config=t5/base", "--topology=h100:8", "--set=batch_size=12"], "the nearest that does"),
+        (
+            [
+                "--config=bert/base",
+                "--topology=h100:8",
+                "--set=mesh.sequence=8",
+                "--set=objective.length=100",
+            ],
+            "lengths that do: 96 or 104",
+        ),
         (["--compute=1e21", "--config=t5/base"], "leave --config out"),
         (["--compute=1e21", "--suggest"], "leave --suggest out"),
         (["--compute=inf"], "1e+12 to 1e+30"),

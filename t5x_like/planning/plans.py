@@ -268,6 +268,8 @@ def describe(plan: Plan) -> str:
     ]
     for stage in plan.stages:
         lines += ["", *_describe_stage(plan, stage)]
+    if not plan.fits:
+        lines += ["", "--suggest looks for settings that fit"]
     steps = plan.stages[-1].stop
     lines += ["", f"{steps:,} steps: {_number(plan.days)} days, if nothing but steps took time"]
     return "\n".join(lines)

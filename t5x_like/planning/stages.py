@@ -64,11 +64,13 @@ def _features(run: Run) -> dict[str, Feature]:
 
 
 def check(run: Run, mesh: AnyMesh) -> None:
-    """Raises `UserError` where a batch of some stage, or the vocabulary, does not divide over the mesh."""
+    """Raises `UserError` where a batch of some stage, its lengths or the vocabulary do not divide over the mesh, as
+    training would."""
     partitioning.check_vocabulary(run.model.vocab_size, mesh, run.mesh.layout())  # type: ignore[arg-type]
     for number, (_, _, now) in enumerate(run.stages()):
         with located(f"phases.{number - 1}." if number else ""):
             partitioning.check_batch(now.batch_size, now.microbatches, mesh)  # type: ignore[arg-type]
+            partitioning.check_lengths(_features(now), mesh)  # type: ignore[arg-type]
 
 
 def state_bytes(run: Run, mesh: AnyMesh) -> dict[str, int]:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import re
 
 import jax
 import numpy as np
@@ -176,3 +177,20 @@ def test_every_mesh_takes_the_same_steps(name, shape, variant):
 def test_pmap_takes_the_same_steps(name):
     """Dropout and ELECTRA's samples included: they depend on a row's number in the whole batch."""
     check(train(name, Mesh().build(), scan=True, partitioner="pmap"), alone(name, True))
+
+
+@pytest.mark.parametrize("name", ["t5", "electra"])
+def test_activations_are_placed_too(name):
+    """In the program that the compiler is given, for whatever platform: hidden states, heads, feed-forward units."""
+    model, objective, _, _ = FAMILIES[name]
+    model, mesh = changed(model, scan_layers=True), Mesh(fsdp=2, sequence=2, tensor=2).build()
+    lowered = step.make_eval_step(model, objective, mesh).lower(model.abstract_params(), batch(name, 0))
+    placed = set(
+        re.findall(r"sharding_constraint %\S+ <@mesh, (\[.*?\])> : tensor<(\S+)xf32>", lowered.as_text())
+    )
+    heads, width = (4, 8) if name == "t5" else (2, 16)
+    assert {
+        ('[{"data", "fsdp"}, {"sequence"}, {}]', f"{ROWS}x{LENGTH}x32"),
+        ('[{"data", "fsdp"}, {"tensor"}, {"sequence"}, {}]', f"{ROWS}x{heads}x{LENGTH}x{width}"),
+        ('[{"data", "fsdp"}, {"sequence"}, {"tensor"}]', f"{ROWS}x{LENGTH}x64"),
+    } <= placed

@@ -98,6 +98,7 @@ class HuggingFaceTokenizer(Tokenizer):
             i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         }
         self._spelling = _spelling(layout)
+        self.lines_apart = self._spelling[0] == "continuation"
         self.word_starts = np.fromiter((self._starts_word(i) for i in range(size)), bool, size)
 
     def encode(self, text: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ class Tokenizer(abc.ABC):
       vocabulary: size and special ids.
       fingerprint: 32 hexadecimal digits of the SHA-256 of everything that decides the ids.
       files: file name -> content; what `save` writes.
+      lines_apart: whether the tokens of a document are those of its lines, one line after another.
       word_starts: [V] true where the piece begins a word, and for special ids.
     """
 
@@ -42,6 +44,7 @@ class Tokenizer(abc.ABC):
     fingerprint: str
     files: dict[str, bytes]
     word_starts: Bool[np.ndarray, "V"]
+    lines_apart: bool = False
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -64,9 +67,13 @@ class Tokenizer(abc.ABC):
         """Documents as training data: nothing in the text is read as a special token."""
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, "D"]:
-        """Tokens of each document, as `encode_documents` finds them."""
-        encoded = self.encode_documents(texts)
-        return np.diff(encoded.documents, append=len(encoded.ids))
+        """Tokens of each document, as `encode_documents` finds them; equal lines are looked at once where it goes."""
+        lines = [text.split("\n") if self.lines_apart else (text,) for text in texts]
+        unique = list(dict.fromkeys(itertools.chain.from_iterable(lines)))
+        encoded = self.encode_documents(unique)
+        sizes = np.diff(encoded.documents, append=len(encoded.ids)).tolist()
+        size = dict(zip(unique, sizes, strict=True))
+        return np.fromiter((sum(map(size.__getitem__, some)) for some in lines), np.int64, len(lines))
 
     @abc.abstractmethod
     def piece_text(self, index: int) -> str:

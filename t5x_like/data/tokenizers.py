@@ -83,7 +83,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.fingerprint = fingerprint(self.files)
         self.word_starts = np.fromiter((self._starts_word(i) for i in range(size)), bool, size)
         # T5's models fold runs of white space into one; LLaMA's keep them.
-        self._collapses = self._processor.encode(" a\n\n b ") == self._processor.encode("a b")
+        self.lines_apart = self._processor.encode(" a\n\n b ") == self._processor.encode("a b")
 
     def encode(self, text: str) -> list[int]:
         if "<extra_id_" not in text:
@@ -101,7 +101,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode_after(self, text: str, *, first: bool) -> list[int]:
         """Ids of a stretch of text; behind a sentinel, `lo` goes on with a word and ` lo` begins one."""
-        if first or (self._collapses and text[:1].isspace()):
+        if first or (self.lines_apart and text[:1].isspace()):
             return self._processor.encode(text)
         return self._continuation.encode(text)
 
@@ -113,7 +113,7 @@ class SentencePieceTokenizer(Tokenizer):
         for text in texts:
             first.append(len(parts))
             # A line break is white space to the model, so lines are encoded one by one to remember where they begin.
-            parts += text.encode().split(b"\n") if self._collapses else (text.encode(),)
+            parts += text.encode().split(b"\n") if self.lines_apart else (text.encode(),)
         ids, starts = self._flat(parts)
         return Encoded(ids, starts[first], self._sentence_rule.starts(ids, starts))
 

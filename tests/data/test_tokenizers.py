@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,11 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t5x_like.data.byte_bpe import ByteBPETraining
 from t5x_like.data.sentences import SentenceRule
 from t5x_like.data.tokenizer_training import Training
 from t5x_like.data.tokenizers import SentencePieceTokenizer, load_tokenizer
+from t5x_like.data.wordpiece import WordPieceTraining
 from t5x_like.errors import UserError
 
 
@@ -405,3 +408,36 @@ def test_word_piece_tokenizer_json(tmp_path):
     ids = loaded.encode("congratulations")
     assert loaded.word_starts[ids].tolist() == [True] + [False] * (len(ids) - 1)
     assert len(ids) > 1
+
+
+# ---- lengths
+
+LINES = (
+    "",
+    " ",
+    "The whale",
+    "  the whale\t",
+    "a\u00a0b",
+    "\u2028x",
+    "don't\r",
+    "## [MASK] </s>",
+    "e\u0301.\u200b",
+)
+
+
+@pytest.mark.parametrize("model", ["unigram", "llama", "wordpiece", "bytebpe"])
+def test_lengths_are_those_of_the_documents(model):
+    """Lines that are there twice are looked at once, where lines are apart."""
+    tokenizer = {
+        "unigram": corpus.tokenizer,
+        "llama": llama_like,
+        "wordpiece": lambda: WordPieceTraining(vocab_size=700).train(corpus.texts()),
+        "bytebpe": lambda: ByteBPETraining(vocab_size=400).train(corpus.texts()),
+    }[model]()
+    draw = random.Random(3)
+    made = ["\n".join(draw.choices(LINES, k=draw.randrange(8))) for _ in range(200)]
+    texts = [*made, *made[:20], *corpus.texts(), "", "\n\n"]
+    expected = [len(tokenizer.encode_documents([text]).ids) for text in texts]
+    assert tokenizer.lengths(texts).tolist() == expected and max(expected) > 100
+    assert tokenizer.lengths([]).tolist() == []
+    assert tokenizer.lines_apart == (model in ("unigram", "wordpiece"))

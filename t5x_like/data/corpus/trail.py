@@ -7,7 +7,9 @@ They leave every text that a document had, once, and which sides of which steps 
 from __future__ import annotations
 
 import functools
+import heapq
 import json
+import operator
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,11 +25,11 @@ _BATCH = 1 << 20
 
 
 class Trail:
-    """Writes down the texts of one pass over one unit; a row is number, text, sides.
+    """Writes down the texts of one pass over one unit; a row is number, text, sides, and numbers ascend.
 
     Args:
       file: where to.
-      carried: the first text of each document is the last that the pass before wrote, and is not written again.
+      carried: the first text of each document is the last that the pass before wrote, and None is written for it.
     """
 
     def __init__(self, file: IO[bytes], carried: bool):
@@ -64,20 +66,21 @@ def count(passes: Sequence[str], tokenizer: str, fingerprint: str, output: str) 
       fingerprint: of the tokenizer.
       output: the file.
     """
-    model, counts, last = _load(tokenizer, fingerprint), Counter[str](), dict[int, int]()
+    model, counts, tokens = _load(tokenizer, fingerprint), Counter[str](), 0
     measured, seconds = Counter[str](), 0.0
-    for path in passes:
-        for batch in _batches(stored.rows(Path(path))):
-            texts = [text for _, text, _ in batch if text is not None]
-            begun = time.perf_counter()
-            lengths = iter(model.lengths(texts).tolist())
-            seconds += time.perf_counter() - begun
-            measured.update(documents=len(texts), characters=sum(map(len, texts)))
-            for number, text, sides in batch:
-                if text is not None:
-                    last[number] = next(lengths)
-                for side in sides:
-                    counts[f"{side}/tokens"] += last[number]
+    # What became of a document stands together, so that lines which it kept are tokenised once.
+    trails = (stored.rows(Path(path)) for path in passes)
+    for batch in _batches(heapq.merge(*trails, key=operator.itemgetter(0))):
+        texts = [text for _, text, _ in batch if text is not None]
+        begun = time.perf_counter()
+        lengths = iter(model.lengths(texts).tolist())
+        seconds += time.perf_counter() - begun
+        measured.update(documents=len(texts), characters=sum(map(len, texts)))
+        for _, text, sides in batch:
+            if text is not None:
+                tokens = next(lengths)
+            for side in sides:
+                counts[f"{side}/tokens"] += tokens
     found = {"counts": counts, "speed": {**measured, "seconds": seconds}}
     write_durably(Path(output), json.dumps(found, sort_keys=True).encode())
 

@@ -154,12 +154,15 @@ def _call(name: str, kind: str = "Run") -> Any:
         module = _guarded(lambda: _import_named(stem), name)
     functions = _functions(module, kind)
     if function not in functions:
+        mute = getattr(module, function, None)
+        if python_inspect.isfunction(mute) and "return" not in mute.__annotations__:
+            help = f"it has to say what it returns: def {function}() -> {kind}"
+        elif functions:
+            help = did_you_mean(function, functions, prefix=f"{stem}:")
+        else:
+            help = f"{stem} describes something else than a {kind}"
         raise UserError(
-            f"no function {function!r} that returns a {kind} in {stem}",
-            where=f"--config={name}",
-            help=did_you_mean(function, functions, prefix=f"{stem}:")
-            if functions
-            else f"{stem} describes something else than a {kind}",
+            f"no function {function!r} that returns a {kind} in {stem}", where=f"--config={name}", help=help
         )
     return _guarded(functions[function], name)
 

@@ -146,6 +146,10 @@ def test_a_configuration_file_of_ones_own(tmp_path: Path) -> None:
         with pytest.raises(UserError) as e:
             config.load(str(bad))
         assert says in str(e.value)
+    bad.write_text(good.read_text().replace(" -> Run", ""))
+    with pytest.raises(UserError) as e:
+        config.load(str(bad))
+    assert e.value.help == "it has to say what it returns: def config() -> Run"
 
 
 def test_a_saved_run_is_loaded_from_its_directory(tmp_path: Path) -> None:

@@ -56,17 +56,31 @@ def detect(environ: Mapping[str, str], devices: Path = Path("/dev")) -> str | No
     Args:
       environ: environment variables.
       devices: the folder that shows a TPU's chips.
+
+    Raises:
+      UserError: a variable that is a number of processes or slices is none.
     """
     slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-    if all(name in environ for name in slurm) and int(environ["SLURM_NTASKS"]) > 1:
+    if all(name in environ for name in slurm) and _number(environ, "SLURM_NTASKS") > 1:
         return "SLURM"
     hosts = environ.get("TPU_PROCESS_ADDRESSES", environ.get("TPU_WORKER_HOSTNAMES", ""))
-    if "," in hosts or int(environ.get("MEGASCALE_NUM_SLICES", "1")) > 1:
+    if "," in hosts or _number(environ, "MEGASCALE_NUM_SLICES") > 1:
         return "GKE"
     chips = [*devices.glob("accel[0-9]*"), *devices.glob("vfio/[0-9]*")]
     if chips and importlib.util.find_spec("libtpu") and not hosts and "TPU_SKIP_MDS_QUERY" not in environ:
         return "TPU VM"  # of one host or of many: its metadata server knows
     return None
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "1")
+    if not (text.isascii() and text.isdecimal()):
+        raise UserError(
+            f"{name} is {text!r}, and no number",
+            where="environment",
+            help="--distributed=off, for one process alone",
+        )
+    return int(text)
 
 
 def connect(

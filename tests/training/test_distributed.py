@@ -45,6 +45,13 @@ def test_the_cluster_is_known_by_its_environment(environ, found, tmp_path):
     assert distributed.detect(environ, tmp_path) == found
 
 
+def test_an_environment_without_sense_is_refused(tmp_path):
+    with pytest.raises(UserError, match="SLURM_NTASKS is 'x'"):
+        distributed.detect(SLURM | {"SLURM_NTASKS": "x"}, tmp_path)
+    with pytest.raises(UserError, match="MEGASCALE_NUM_SLICES is ''"):
+        distributed.detect({"MEGASCALE_NUM_SLICES": ""}, tmp_path)
+
+
 @pytest.mark.parametrize("chip", ["accel0", "vfio/0"])
 def test_a_tpu_vm_is_known_by_its_chips(chip, tmp_path, monkeypatch):
     (tmp_path / chip).parent.mkdir(exist_ok=True)

@@ -36,8 +36,11 @@ from t5x_like.planning import topologies
 from t5x_like.planning.topologies import Topology
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME, LOG, CODE = "t5x_like", "train.log", "train.code"
-"""On a worker, in its home: the folder of the code, the output of training, its last exit code."""
+HOME, LOG, CODE, PID = "t5x_like", "train.log", "train.code", "train.pid"
+"""On a worker, in its home: the folder of the code, the output of training, its last exit code, its process."""
+
+SAVE_SECONDS = 300
+"""That a training which was left behind has for its save."""
 
 RUNTIMES = {
     "v4": "tpu-ubuntu2204-base",
@@ -171,11 +174,17 @@ class Slice:
 
     def train_script(self, train: Sequence[str], variables: dict[str, str]) -> str:
         """On a worker: training, its output shown and kept; its exit code is kept too, since gcloud tells only whether
-        all workers ended well."""
+        all workers ended well. Where the connection breaks training goes on alone; so what an earlier one left behind
+        is told to save and leave first."""
         command = common.with_environment(variables, common.train_command(train, ".venv/bin/python"))
-        run = f"{common.shlex.join(command)} 2>&1 | tee -a ../{LOG}"
+        known = ["sh", "-c", f'echo $$ > ../{PID}; exec "$@"', "train", *command]
+        run = f"{common.shlex.join(known)} 2>&1 | tee -ap ../{LOG}"
+        stop = (
+            f"if pid=$(cat ../{PID}) && grep -q t5x_like.train /proc/$pid/cmdline; then kill $pid; "
+            f"timeout {SAVE_SECONDS} tail --pid=$pid -f /dev/null || kill -9 $pid; fi 2>/dev/null"
+        )
         return common.script(
-            ["cd", HOME], ["rm", "-f", f"../{CODE}"], ["set", "-o", "pipefail"],
+            ["cd", HOME], stop, ["rm", "-f", f"../{CODE}"], ["set", "-o", "pipefail"],
             f"{{ {run}; code=$?; echo $code > ../{CODE}; exit $code; }}",
         )  # fmt: skip
 

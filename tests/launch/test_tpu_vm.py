@@ -1,6 +1,9 @@
 """TPU VMs: what a dry run prints, and the whole way with a stand-in for gcloud that runs the commands it is sent."""
 
 import shlex
+import subprocess
+import sys
+import threading
 
 import pytest
 import stand_ins
@@ -74,6 +77,26 @@ def test_restarts_are_bounded(cloud):
     assert "given up after 1 restarts" in done.stdout
 
 
+@pytest.mark.parametrize("word", ["t5x_like.train", "of another program"])
+def test_a_training_that_was_left_behind_saves_before_the_next_begins(cloud, tmp_path, word):
+    """The connection to a worker broke: its process is still at work, and holds the run directory."""
+    saving = (
+        "import signal, sys; signal.signal(15, lambda *_: sys.exit(75)); print(flush=True); signal.pause()"
+    )
+    left = subprocess.Popen([sys.executable, "-c", saving, word], stdout=subprocess.PIPE)
+    try:
+        assert left.stdout is not None and left.stdout.readline()
+        reaper = threading.Thread(target=left.wait)  # else it would stay, dead, in the table of processes
+        reaper.start()
+        (tmp_path / "bin" / "home").mkdir(parents=True)
+        (tmp_path / "bin" / "home" / "train.pid").write_text(f"{left.pid}\n")
+        done, _, _ = cloud(["done"])
+        assert done.returncode == 0, done.stderr
+        assert left.returncode == (75 if word == "t5x_like.train" else None)
+    finally:
+        left.kill()
+
+
 def test_a_slice_that_cannot_be_set_up_is_given_back(cloud, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "broken").touch()
@@ -118,7 +141,8 @@ def test_a_dry_run_prints_what_would_run_and_runs_nothing(tmp_path):
     assert {"--accelerator-type=v5p-32", "--node-count=2", "--node-prefix=a"} <= set(create)
     train = next(c[-1] for c in commands if "t5x_like.train" in c[-1])
     inner = shlex.split(train.partition("{ ")[2].partition(" 2>&1")[0])
-    assert inner[:2] == [
+    assert inner[:4] == ["sh", "-c", 'echo $$ > ../train.pid; exec "$@"', "train"]
+    assert inner[4:6] == [
         "env",
         "LIBTPU_INIT_ARGS=--xla_tpu_enable_data_parallel_all_reduce_opt=true "
         "--xla_tpu_data_parallel_opt_different_sized_ops=true",

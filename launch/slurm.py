@@ -48,13 +48,14 @@ def batch_script(
         *options,
     ]  # fmt: skip
     command = common.with_environment(variables or {}, common.train_command(train, python))
-    # Without --kill-on-bad-exit a process that has failed would leave the others waiting for it.
+    # --wait ends what still runs so long after the first process has ended. --kill-on-bad-exit=1 would do so at once: to
+    # those too that are about to leave with 75, and srun would tell of a signal in place of it.
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in headers),
         f"cd {shlex.quote(str(ROOT))} || exit {int(Exit.IO_ERROR)}",
         *([setup] if setup else []),
-        f"srun --kill-on-bad-exit=1 --wait={grace} {shlex.join(command)}",
+        f"srun --kill-on-bad-exit=0 --wait={grace} {shlex.join(command)}",
         "code=$?",
         f"if [[ $code -eq {RETRY} && ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]]; then",
         '  echo "saved; back into the queue"',

@@ -67,6 +67,7 @@ def test_the_script_asks_for_warning_and_nodes():
     )  # fmt: skip
     for line in ("--signal=TERM@120", "--requeue", "--nodes=4", "--ntasks-per-node=1", "--partition=gpu"):
         assert f"#SBATCH {line}\n" in text
+    assert "\nsrun --kill-on-bad-exit=0 --wait=120 " in text
     assert "env 'XLA_FLAGS=--xla_gpu_enable_latency_hiding_scheduler=true" in text
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
 

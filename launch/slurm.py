@@ -48,8 +48,8 @@ def batch_script(
         *options,
     ]  # fmt: skip
     command = common.with_environment(variables or {}, common.train_command(train, python))
-    # --wait ends what still runs so long after the first process has ended. --kill-on-bad-exit=1 would do so at once: to
-    # those too that are about to leave with 75, and srun would tell of a signal in place of it.
+    # --wait ends what still runs so long after the first process has ended. --kill-on-bad-exit=1 would do so at once,
+    # to those too that are about to leave with 75, and srun would tell of a signal in place of it.
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in headers),

@@ -303,7 +303,7 @@ def _describe_stage(plan: Plan, stage: StagePlan) -> list[str]:
     lines += [
         "a step on a device",
         f"  operations    {stage.flops:>9.3g}       {ratio:.2f} x the model's {stage.model_flops:.4g} on all",
-        f"  bytes         {stage.bytes:>9.3g}       {stage.flops / stage.bytes:.0f} operations a byte; "
+        f"  bytes         {stage.bytes:>9.3g}       {_number(stage.flops / stage.bytes)} operations a byte; "
         f"the chip turns at {chip.flops / chip.bandwidth:.0f}",
     ]
     lines += [

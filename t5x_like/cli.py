@@ -87,7 +87,7 @@ def read_step(text: str) -> int | Literal["latest", "best"]:
     """`latest`, `best` or a number."""
     if text == "latest" or text == "best":
         return text
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal() and len(text) < 17):
         raise UserError(f"a checkpoint is latest, best or a step, not {text!r}", where=f"--checkpoint={text}")
     return int(text)
 

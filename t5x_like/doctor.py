@@ -3,18 +3,20 @@
   python -m t5x_like.doctor --workdir=runs/a             sizes of the files of every checkpoint
   python -m t5x_like.doctor --workdir=runs/a --verify    every byte of them
 
-Exit code 0 where a run could go on from its newest checkpoint, 76 where none is intact, 65 where there is no run.
+Exit code 0 where a run could go on from its newest checkpoint, 76 where none is intact, 65 where there is no run or
+its config.json cannot be read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from pathlib import Path
 
 from absl import flags
 
 from t5x_like import cli
-from t5x_like.errors import Exit, UserError
+from t5x_like.errors import Exit, UserError, printable
 
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory", flag_values=FLAGS)
@@ -26,7 +28,9 @@ def main(argv: list[str]) -> int:
     del argv
     if _WORKDIR.value is None:
         raise UserError("which run?", where="--workdir", help="--workdir=runs/NAME")
-    from t5x_like.training.run_dir import RunDir
+    from t5x_like.training.pins import unpinned
+    from t5x_like.training.run import read_run
+    from t5x_like.training.run_dir import RunDir, holder
 
     directory = RunDir(_WORKDIR.value)
     if not directory.config.is_file():
@@ -36,10 +40,15 @@ def main(argv: list[str]) -> int:
         )  # fmt: skip
     states = examine(directory.checkpoints, verify=_VERIFY.value)
     for line in report(directory.checkpoints, states):
-        print(line)
+        print(printable(line))
     last = directory.events()[-1:]
     for event in last:
-        print(f"last event: {event.get('event')} at {event.get('time')}, step {event.get('step', '?')}")
+        told = f"last event: {event.get('event')} at {event.get('time')}, step {event.get('step', '?')}"
+        print(printable(told))
+    with contextlib.suppress(OSError), unpinned(directory.path / "lock") as free:
+        if not free:
+            print(printable(f"at work: {holder(directory.path)}"))
+    read_run(directory.config)  # raises where a run cannot go on
     return int(Exit.CORRUPT if states and not any(not trouble for _, _, trouble in states) else Exit.DONE)
 
 
@@ -63,6 +72,8 @@ def examine(folder: Path, *, verify: bool) -> list[tuple[int, str, str]]:
 
 def report(folder: Path, states: list[tuple[int, str, str]]) -> list[str]:
     """The table, and what else lies among the checkpoints."""
+    from t5x_like.training.checkpoint_reader import is_step
+
     lines = [f"{step:>9}  {trouble or 'intact'}  {facts}".rstrip() for step, facts, trouble in states]
     if not lines:
         lines = ["no checkpoint"]
@@ -73,7 +84,7 @@ def report(folder: Path, states: list[tuple[int, str, str]]) -> list[str]:
             "deleting": "a removal that was interrupted: the next start completes it",
             "unusable": "set aside as damaged; yours to delete",
         }.get(kind)
-        if what is None and not (path.stem.isdigit() and path.suffix in ("", ".json")):
+        if what is None and not (is_step(path.stem) and path.suffix in ("", ".json")):
             what = "not of a run: ignored"
         if what:
             lines.append(f"{path.name}: {what}")

@@ -51,10 +51,11 @@ _FRESH = flags.DEFINE_bool(
 _VERIFY = flags.DEFINE_enum(
     "verify",
     "full",
-    ["full", "size"],
+    ["full", "size", "true"],
     "how the checkpoint to go on from is checked: every byte, or the sizes of its files only",
     flag_values=FLAGS,
 )
+FLAGS["verify"].boolean = True  # so that --verify alone is --verify=full
 _SKIP_BATCHES = flags.DEFINE_string(
     "skip_batches", None, "batches to leave out from here on, such as 120-125", flag_values=FLAGS
 )

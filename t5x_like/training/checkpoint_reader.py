@@ -5,7 +5,9 @@ How they come to be, and what lies where: training/checkpoints.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -38,9 +40,22 @@ class Reader:
         self._pins = list[IO[bytes]]()
 
     def steps(self) -> list[int]:
-        """Every step that there is anything of, save what was being written or removed; oldest first."""
-        names = {p.stem for p in self.directory.glob("[0-9]*") if p.suffix in ("", ".json")}
-        return sorted(int(name) for name in names if name.isdigit() and not self._unfinished(name))
+        """Every step that there is anything of, save what was being written or removed; oldest first.
+
+        Raises:
+          UserError: the folder cannot be read: that is another thing than to be empty.
+        """
+        try:
+            names = {p.stem for p in self.directory.iterdir() if p.suffix in ("", ".json")}
+        except FileNotFoundError:
+            return []
+        except OSError as e:
+            raise UserError(
+                f"the checkpoints cannot be read: {e.strerror or e}",
+                where=str(self.directory),
+                code=Exit.IO_ERROR,
+            ) from None
+        return sorted(int(name) for name in names if is_step(name) and not self._unfinished(name))
 
     def records(self) -> list[Record]:
         """The checkpoints there are, oldest first; whether their files are intact is not looked at."""
@@ -162,7 +177,8 @@ class Reader:
 
         self._compare(record, signature(paths(abstract)), record.arrays)
         reach("restore.begin")
-        loaded = ocp.load_checkpointables(str(self._folder(record.step)), split(abstract))
+        with self._read(record):
+            loaded = ocp.load_checkpointables(str(self._folder(record.step)), split(abstract))
         flat = paths(loaded["params"], "params/") | loaded["rest"]
         return jax.tree.unflatten(jax.tree.structure(abstract), [flat[path] for path in paths(abstract)])
 
@@ -172,8 +188,24 @@ class Reader:
 
         saved = {path: kind for path, kind in record.arrays.items() if path.startswith("params/")}
         self._compare(record, signature(paths(abstract, "params/")), saved)
-        loaded = ocp.load_checkpointables(str(self._folder(record.step)), {"params": abstract})
+        with self._read(record):
+            loaded = ocp.load_checkpointables(str(self._folder(record.step)), {"params": abstract})
         return loaded["params"]
+
+    @contextlib.contextmanager
+    def _read(self, record: Record) -> Iterator[None]:
+        """Tells of what cannot be read because it is damaged: sizes alone do not show that, and a disk may fail now."""
+        try:
+            yield
+        except Exception:
+            if not (trouble := self.look(record.step, "full")[1]):
+                raise
+            raise UserError(
+                f"checkpoint {record.step} is damaged: {trouble}",
+                where=str(self.directory),
+                help="without --verify=size the same command goes on from the newest intact one",
+                code=Exit.CORRUPT,
+            ) from None
 
     def _compare(self, record: Record, wanted: Mapping[str, str], saved: Mapping[str, str]) -> None:
         differing = [path for path in dict.fromkeys((*saved, *wanted)) if saved.get(path) != wanted.get(path)]
@@ -203,6 +235,11 @@ class Reader:
         return self.directory / f"{step}.json"
 
 
+def is_step(name: str) -> bool:
+    """Whether a checkpoint can have this name: 12, and not 012, 1² or a number of a hundred digits."""
+    return name.isascii() and name.isdecimal() and len(name) < 17 and str(int(name)) == name
+
+
 def paths(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Leaf path, such as `params/encoder/norm/scale` -> leaf, in the order of `jax.tree.leaves`."""
     return {
@@ -212,7 +249,9 @@ def paths(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def loss_of(record: Record) -> float:
-    return float("inf") if record.validation_loss is None else record.validation_loss
+    """To order by: what was not measured, or is no number, comes last."""
+    loss = record.validation_loss
+    return math.inf if loss is None or math.isnan(loss) else loss
 
 
 def split(state: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ and does not notice a flipped bit: the records are why a restore here does.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -27,7 +28,7 @@ import jax
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.training import distributed, records
-from t5x_like.training.checkpoint_reader import Reader, loss_of, paths, signature, split
+from t5x_like.training.checkpoint_reader import Reader, is_step, loss_of, paths, signature, split
 from t5x_like.training.pins import unpinned
 from t5x_like.training.records import Record, Verify
 from t5x_like.training.run_dir import sync
@@ -89,11 +90,22 @@ class Store(Reader):
         """Makes room for the steps behind `newest`, the checkpoint that a run goes on from: removes what a killed
         save left, sets aside what has a step for its name and is damaged or lies ahead. Needs the run's lock.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._sweep(newest)
+        except OSError as e:
+            raise UserError(
+                f"the checkpoints' folder cannot be put in order: {e}",
+                where=str(self.directory),
+                code=Exit.CANNOT_WRITE,
+            ) from None
+
+    def _sweep(self, newest: Record | None) -> None:
+        self.directory.mkdir(exist_ok=True)
+        sync(self.directory.parent)  # so that a power cut leaves its name as well
         self._remove_unfinished()
         good = {str(r.step) for r in self.records() if newest is not None and r.step <= newest.step}
         for path in sorted(self.directory.glob("[0-9]*")):
-            if path.suffix in ("", ".json") and path.stem.isdigit() and path.stem not in good:
+            if path.suffix in ("", ".json") and is_step(path.stem) and path.stem not in good:
                 aside = path.with_name(f"unusable-{path.name}-{time.time_ns()}")
                 self.say(f"note: {path} is not a checkpoint to go on from: set aside as {aside.name}")
                 path.rename(aside)
@@ -104,7 +116,7 @@ class Store(Reader):
         for kind in ("saving", "deleting"):
             for path in self.directory.glob(f"{kind}-*"):
                 step = path.name.removeprefix(f"{kind}-")
-                if step.isdigit() and not (self.directory / step).exists():
+                if is_step(step) and not (self.directory / step).exists():
                     (self.directory / f"{step}.json").unlink(missing_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.directory.glob(
@@ -215,6 +227,20 @@ class Store(Reader):
             raise
         self._prune()
 
+    def add_loss(self, step: int, loss: float) -> None:
+        """Puts a validation loss into the record of a checkpoint that was saved before it was measured."""
+        record, trouble = self.look(step, "none")
+        if record is None or trouble:
+            return
+        with contextlib.suppress(OSError), unpinned(self._record(step)) as free:
+            if free:  # a reader holds its lock on the file that this one takes the place of
+                records.write(self._record(step), dataclasses.replace(record, validation_loss=loss))
+
+    def settle(self) -> None:
+        """Lets a save under way finish, whatever comes of it, and without asking other processes."""
+        if self._pending is not None:
+            concurrent.futures.wait([self._pending])
+
     def _saving(self, step: int) -> Path:
         return self.directory / f"saving-{step}"
 
@@ -223,16 +249,22 @@ class Store(Reader):
         best = sorted((r for r in there if r.validation_loss is not None), key=loss_of)
         keep = {r.step for r in [*there[-self._policy.keep_last :], *best[: self._policy.keep_best]]}
         for record in there:
-            if record.step in keep:
-                continue
-            with unpinned(self._record(record.step)) as free:  # else it is its turn after the next save
-                if free:
-                    reach("checkpoint.prune")
-                    gone = self.directory / f"deleting-{record.step}"
-                    self._folder(record.step).rename(gone)
-                    reach("checkpoint.pruning")
-                    self._record(record.step).unlink()
-                    shutil.rmtree(gone, ignore_errors=True)
+            if record.step not in keep:
+                try:
+                    self._remove(record.step)
+                except OSError as e:  # the newest is safe: that is what counts
+                    self.say(f"warning: checkpoint {record.step} could not be removed: {_cause(e)}")
+
+    def _remove(self, step: int) -> None:
+        """Removes a checkpoint; where somebody reads it, it is its turn after the next save."""
+        with unpinned(self._record(step)) as free:
+            if free:
+                reach("checkpoint.prune")
+                gone = self.directory / f"deleting-{step}"
+                self._folder(step).rename(gone)
+                reach("checkpoint.pruning")
+                self._record(step).unlink()
+                shutil.rmtree(gone, ignore_errors=True)
 
 
 def _probe(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -170,9 +171,9 @@ def account(events: Iterable[Mapping[str, Any]]) -> Account:
         try:
             step, start, began = int(event["step"]), int(event["start"]), float(event["began"])
             seconds = {kind: float(event["seconds"][kind]) for kind in KINDS if kind not in _OUTSIDE}
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
-        if event.get("event") != "clock":
+        if event.get("event") != "clock" or not math.isfinite(began + sum(seconds.values())):
             continue
         if attempt != (began, event.get("went_before")):
             if processes:

@@ -60,7 +60,7 @@ def train(
         distributed.same("configuration", start.config_hash(to_json(run)))
         changes = distributed.from_first(lambda: start.agree(run, directory))
         store = Store(directory.checkpoints, run.checkpoints, verify=verify)
-        record = recovery.agreed(store.newest_good)
+        record = recovery.agreed(lambda: start.own(store.newest_good(), run, directory))
         if record is not None and record.step >= run.steps:
             if directory.writes:  # the end of it may have been killed while old checkpoints were removed
                 with contextlib.suppress(OSError):

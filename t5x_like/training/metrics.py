@@ -107,7 +107,7 @@ def forget_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]
+    kept = [line for line in lines if (found := _step_of(line)) is not None and found <= step]
     if len(kept) < len(lines):
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text("".join(kept), encoding="utf-8")
@@ -120,8 +120,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if _step_of(line) is not None]
 
 
-def _step_of(line: str) -> Any:
+def _step_of(line: str) -> int | None:
+    """The step of a line; None where it is cut off, or is none of ours."""
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        value = json.loads(line) if line.endswith("\n") else None
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return None
+    step = value.get("step")
+    return step if type(step) is int else None

@@ -80,7 +80,9 @@ def read(path: Path) -> Record:
         if checksum is not None and checksum != _checksum(fields):
             raise ValueError
         record = from_fields(fields)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        if not _plausible(record):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         raise ValueError(f"{path} is not as it was written") from None
     if str(record.step) != path.stem:
         raise ValueError(f"{path} is the record of step {record.step}")
@@ -89,6 +91,23 @@ def read(path: Path) -> Record:
         if not parts or "\0" in name or name.startswith("/") or ".." in parts:
             raise ValueError(f"{path} names a file outside its checkpoint: {name!r}")
     return record
+
+
+def _plausible(record: Record) -> bool:
+    """Whether every field is of its kind: what has no checksum, or was written by somebody else, may be anything."""
+    loss = record.validation_loss
+    return (
+        all(
+            type(n) is int and 0 <= n < 2**63 for n in (record.step, record.tokens, record.nonfinite_in_a_row)
+        )
+        and isinstance(record.saved, (int, float))
+        and 0 <= record.saved < 1e11
+        and (loss is None or isinstance(loss, (int, float)))
+        and all(isinstance(text, str) for text in (record.config, record.tokenizer, record.data))
+        and all(isinstance(kind, str) for kind in record.arrays.values())
+        and len(record.files) > 0
+        and all(first >= 0 and count > 0 for first, count in record.skips)
+    )
 
 
 def damage(folder: Path, record: Record, verify: Verify = "full") -> str:

@@ -24,6 +24,8 @@ from t5x_like.training.run_dir import RunDir, write_atomically
 if TYPE_CHECKING:
     from t5x_like.training.run import Run
 
+MOST_STALL_SECONDS = 1e8
+"""Three years: what the timers of the operating system can hold."""
 MOST_DUMPED = 20
 """Bad batches that a run directory keeps for people to look at."""
 
@@ -56,6 +58,12 @@ class Recovery:
                     f"recovery.{name} is {getattr(self, name)}; it must be at least 0",
                     where=f"recovery.{name}",
                 )
+        if self.stall_seconds and not 1 <= self.stall_seconds <= MOST_STALL_SECONDS:
+            raise UserError(
+                f"recovery.stall_seconds is {self.stall_seconds:g}; it is 1 to {MOST_STALL_SECONDS:g}, or 0",
+                where="recovery.stall_seconds",
+                help="0 waits for ever",
+            )
 
 
 class Trouble(Exception):

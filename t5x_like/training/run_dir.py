@@ -168,7 +168,7 @@ def open_for_training(path: str | Path, *, fresh: bool = False) -> Iterator[RunD
 def _occupy(directory: Path, fresh: bool) -> FileLock:
     _prepare(directory)
     lock = _lock(directory)
-    if fresh and (directory / "config.json").exists():
+    if fresh and any((directory / name).exists() for name in ("config.json", "checkpoints")):
         aside = directory.with_name(
             f"{directory.name}.old-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
         )
@@ -197,7 +197,7 @@ def _prepare(directory: Path) -> None:
 
 def _cannot_write(directory: Path, error: OSError) -> UserError:
     return UserError(
-        f"the run directory cannot be written: {error.strerror or error}",
+        f"the run directory cannot be written: {error}",
         where=str(directory),
         help="name another, or mend its permissions or its disk",
         code=Exit.CANNOT_WRITE,
@@ -209,22 +209,26 @@ def _lock(directory: Path) -> FileLock:
     lock = FileLock(directory / "lock", timeout=0)
     try:
         lock.acquire()
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+        write_atomically(directory / "lock.json", json.dumps(facts) + "\n")
     except Timeout:
         raise UserError(
-            f"another process works in this run directory: {_holder(directory)}",
+            f"another process works in this run directory: {holder(directory)}",
             where=str(directory),
             help="wait for it, stop it (SIGTERM saves first), or name another --workdir",
             code=Exit.LOCKED,
         ) from None
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
-    write_atomically(directory / "lock.json", json.dumps(holder) + "\n")
+    except OSError as e:  # of another owner, or a folder; a file system without locks
+        lock.release()
+        raise _cannot_write(directory, e) from None
     return lock
 
 
-def _holder(directory: Path) -> str:
+def holder(directory: Path) -> str:
+    """Who says to be at work in a run directory, or was when it was killed."""
     try:
-        holder = json.loads((directory / "lock.json").read_text(encoding="utf-8"))
-        return f"pid {holder['pid']} on {holder['host']}, since {holder['since']}"
+        facts = json.loads((directory / "lock.json").read_text(encoding="utf-8"))
+        return f"pid {facts['pid']} on {facts['host']}, since {facts['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "it has not said which"
 

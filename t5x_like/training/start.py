@@ -24,7 +24,7 @@ from t5x_like.training import restore, run_dir, state
 from t5x_like.training.checkpoint_reader import paths
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.progress import duration
-from t5x_like.training.run import Run, read_run
+from t5x_like.training.run import Run, read_run, to_json
 from t5x_like.training.run_dir import RunDir
 
 CHANGEABLE = re.compile(
@@ -61,6 +61,30 @@ def agree(run: Run, directory: RunDir) -> list[str]:
             help="--fresh moves that run aside and begins anew; or name another --workdir",
         )
     return [f"{path}: {old} -> {new}" for path, old, new in changes]
+
+
+def own(record: Record | None, run: Run, directory: RunDir) -> Record | None:
+    """The checkpoint to go on from, if it is one of this run's, as far as that can be known.
+
+    Raises:
+      UserError: there is no config.json to compare with, and the checkpoint was saved with another configuration.
+    """
+    if record is None or record.config == config_hash(to_json(run)):
+        return record
+    if not directory.config.is_file():
+        raise UserError(
+            f"config.json is missing, and checkpoint {record.step} was saved with another configuration than this",
+            where=str(directory.path),
+            help="put config.json back, give the configuration of then to the last value, or begin anew by --fresh",
+            code=Exit.BAD_DATA,
+        )
+    begun = [event for event in directory.events() if event.get("event") in ("started", "resumed")]
+    if begun and all("config" in event and event["config"] != record.config for event in begun):
+        directory.say(
+            f"warning: checkpoint {record.step} was saved with a configuration that this run has never had: was it "
+            "copied from another run?"
+        )
+    return record
 
 
 def config_hash(config_json: str) -> str:
@@ -104,7 +128,14 @@ def check_data(record: Record, batches: Batches, directory: RunDir, *, allow: bo
 def check_arithmetic(run: Run, mesh: jax.sharding.Mesh, directory: RunDir) -> None:
     """Raises `UserError` where going on would not give the losses of the run so far to the bit: on other devices, on
     another mesh or laid out otherwise over it, or by another version of JAX. Shows both."""
-    environment = json.loads((directory.path / "env.json").read_text(encoding="utf-8"))
+    try:
+        environment = json.loads((directory.path / "env.json").read_text(encoding="utf-8"))
+        versions = dict(environment["versions"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(
+            "env.json cannot be read, which says where the run was", where=str(directory.path), code=Exit.BAD_DATA,
+            help="without --strict the examples stay the same, and losses agree closely",
+        ) from None  # fmt: skip
     earlier = read_run(directory.config).mesh
     now = run_dir.environment([str(device) for device in mesh.devices.flat], dict(mesh.shape))
     compared = [("mesh", environment.get("mesh"), now["mesh"])]
@@ -113,10 +144,7 @@ def check_arithmetic(run: Run, mesh: jax.sharding.Mesh, directory: RunDir) -> No
         (f"mesh.{name}", getattr(earlier, name), getattr(run.mesh, name))
         for name in ("partitioner", "rules", "overrides")
     ]
-    compared += [
-        (name, environment.get("versions", {}).get(name), now["versions"].get(name))
-        for name in ("jax", "jaxlib")
-    ]
+    compared += [(name, versions.get(name), now["versions"].get(name)) for name in ("jax", "jaxlib")]
     differing = [f"  {name}: {old} in the run, {new} now" for name, old, new in compared if old != new]
     if differing:
         raise UserError(

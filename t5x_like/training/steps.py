@@ -18,6 +18,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -87,6 +88,7 @@ class Loop:
         )
         with contextlib.closing(self.metrics), contextlib.ExitStack() as shown:
             shown.enter_context(self.watchdog)
+            shown.push(self._settle)
             shown.callback(self._tell_time)
             shown.callback(lambda: self._say(self.trace.stop()))
             for self.stage in setup.ahead:
@@ -118,12 +120,19 @@ class Loop:
             assert state is not None
             return self._finish(step, state)
 
+    def _settle(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
+        """Lets a save under way finish where something else ends the run; the watchdog looks on."""
+        if isinstance(error, UserError) and not distributed.tells_of_others(error):
+            self._phase("saving")
+            self.store.settle()
+
     def _begin(self, record: Record | None) -> TrainState:
         """The state to start from, told; the meter."""
         run, setup, stage = self.config, self.setup, self.stage
         state, told = start.begin(run, setup.mesh, self.store, record, stage.batches.tokenizer_fingerprint)
         self.directory.say("\n".join(told))
-        self.directory.event("resumed" if record else "started", step=setup.start, told=told)
+        begun = {"step": setup.start, "told": told, "config": start.config_hash(to_json(run))}
+        self.directory.event("resumed" if record else "started", **begun)
         self._tell_time()
         self.ledger.switch("other")
         self.meter = Meter(
@@ -165,6 +174,8 @@ class Loop:
                 self._visit(step, state)
             elif self.unvalidated and self.validator.due(step):
                 self._validate(step, state)
+                if self.directory.writes and (loss := self.validator.loss(step)) is not None:
+                    self.store.add_loss(step, loss)
             self._say(self.trace.at(step, before))
             try:
                 (_, batch), waited = stream.take(lambda running=before: not _ready(running))
@@ -298,7 +309,8 @@ class Loop:
         self._report(step)
         self._phase("validating")
         began = time.perf_counter()
-        values = self.validator(step, state.params, self.stage)
+        beat = functools.partial(self.watchdog.beat, "validating")
+        values = self.validator(step, state.params, self.stage, beat)
         self.eta.evaluated(time.perf_counter() - began)
         self._phase(None)
         self.metrics.write(step, "eval", values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,9 +21,11 @@ from t5x_like.training.step import EvalStep
 
 
 def validate(
-    eval_step: EvalStep, params: Any, batches: Batches, mesh: jax.sharding.Mesh, most: int | None = None
-) -> dict[str, float]:
-    """Means over the first `most` batches of a validation split (None: all of it), and `perplexity`."""
+    eval_step: EvalStep, params: Any, batches: Batches, mesh: jax.sharding.Mesh, most: int | None = None,
+    beat: Callable[[], object] = lambda: None,
+) -> dict[str, float]:  # fmt: skip
+    """Means over the first `most` batches of a validation split (None: all of it), and `perplexity`. `beat` is
+    called after each batch."""
     rows = partitioning.host_rows(batches.batch_size, mesh)
     steps = range(batches.num_batches if most is None else min(most, batches.num_batches))
     sums: list[Losses] = []
@@ -30,6 +33,7 @@ def validate(
         reach("validation.batch")
         sums.append(eval_step(params, partitioning.shard_batch(batches(step, rows), mesh)))
         jax.block_until_ready(sums[-2:-1])
+        beat()
     values = mean(jax.device_get(sums), batches.objective.terms)
     return values | {"perplexity": math.exp(min(values.get("cross_entropy", values["loss"]), 700.0))}
 
@@ -71,7 +75,7 @@ class Validator:
         """The validation loss before `step`, where this call has taken it."""
         return self._last[1] if self._last[0] == step else None
 
-    def __call__(self, step: int, params: Any, stage: Stage) -> dict[str, float]:
+    def __call__(self, step: int, params: Any, stage: Stage, beat: Callable[[], object]) -> dict[str, float]:
         """Validates before `step`, on a stage that has a validation split: see `validate`."""
         held_out = stage.validation
         assert held_out is not None
@@ -81,6 +85,6 @@ class Validator:
                 batch = partitioning.abstract_batch(held_out.features, held_out.batch_size, self._mesh)
                 eval_step = self._eval_step = distributed.compiled(stage.eval_step, params, batch)
         with self._ledger.during("evaluation"):
-            values = validate(eval_step, params, held_out, self._mesh, self._run.evaluation.batches)
+            values = validate(eval_step, params, held_out, self._mesh, self._run.evaluation.batches, beat)
         self._last = (step, values["loss"])
         return values

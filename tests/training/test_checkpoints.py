@@ -231,6 +231,42 @@ def test_everything_is_on_the_disk_before_it_is_named(tmp_path, monkeypatch):
     assert synced[sealed + 1 :] == [tmp_path, tmp_path], "the record's name, then the folder's"
 
 
+def test_names_that_only_look_like_numbers_are_left_alone(store):
+    save(store, 1)
+    odd = ["1\u00b2", "\u0663", "007", "9" * 30]
+    for name in odd:
+        (store.directory / name).mkdir()
+    assert store.steps() == [1]
+    store.sweep(store.newest_good())
+    assert all((store.directory / name).is_dir() for name in odd)
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    store = Store(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="cannot be read"):
+        store.newest_good()
+    with pytest.raises(UserError, match="cannot be put in order"):
+        store.sweep(None)
+
+
+def test_damage_that_sizes_do_not_show_is_an_error_that_names_it(store):
+    save(store, 1)
+    quick = Store(store.directory, verify="size")
+    path = store.directory / "1" / "params" / "_METADATA"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match="_METADATA is not as it was written") as caught:
+        quick.restore(quick.newest_good(), abstract(state()))
+    assert caught.value.code == Exit.CORRUPT
+
+
+def test_a_loss_that_is_no_number_is_not_the_best(tmp_path):
+    store = Store(tmp_path / "checkpoints", Checkpoints(keep_last=1, keep_best=1))
+    store.sweep(None)
+    save(store, 1, 2, 3, losses={1: float("nan"), 2: 2.0, 3: float("nan")})
+    assert [r.step for r in store.records()] == [2, 3] and store.find("best").step == 2
+
+
 def test_a_link_is_no_checkpoint(store):
     """S06."""
     save(store, 1, 2)

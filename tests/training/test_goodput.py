@@ -108,6 +108,7 @@ def test_what_was_done_behind_the_checkpoint_is_lost_and_the_time_between_is_dow
     told = found.summary()
     assert told.startswith("40 s in 2 processes: train 30.0%") and "lost 7.5%" in told and "down" in told
     torn = [*lines, {"event": "clock", "step": 1}, {"event": "saved", "step": 12}, {"time": "?"}]
+    torn += [lines[-1] | {"step": float("inf")}, lines[-1] | {"began": float("nan")}]
     assert account(torn) == found
     assert account([]).wall == 0 == account([]).goodput
 

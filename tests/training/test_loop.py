@@ -119,24 +119,67 @@ def test_a_run_in_two_parts_is_the_run_in_one(finished, data, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, params_of(tmp_path / "run"), params_of(finished))
 
 
-def test_sigterm_saves_and_the_same_command_continues(finished, data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("stop", [4, 7])  # 4 is one to validate before, which is then made up for
+def test_sigterm_saves_and_the_same_command_continues(stop, finished, data, tmp_path, monkeypatch, capsys):
     """F03: no step is lost."""
     before = signal.getsignal(signal.SIGTERM)
     report = steps.Loop._report
 
     def report_and_kill(loop, step):
         report(loop, step)
-        if step == 6 and not loop.interrupts.raised:
+        if step == stop - 1 and not loop.interrupts.raised:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("t5x_like.training.steps.Loop._report", report_and_kill)
     assert train(make(data), str(tmp_path / "run")) == Exit.INTERRUPTED
-    assert "SIGTERM: stopped at step 7 of 12; the same command continues" in capsys.readouterr().out
+    assert f"SIGTERM: stopped at step {stop} of 12; the same command continues" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before
-    assert Store(tmp_path / "run" / "checkpoints").find("latest").step == 7
+    assert Store(tmp_path / "run" / "checkpoints").find("latest").step == stop
     assert events(tmp_path / "run")[-1]["event"] == "interrupted"
     assert train(make(data), str(tmp_path / "run")) == Exit.DONE
     assert figures(tmp_path / "run") == figures(finished)
+    losses = [
+        {r.step: r.validation_loss for r in Store(run / "checkpoints").records()}
+        for run in (finished, tmp_path / "run")
+    ]
+    assert all(losses[1][at] == losses[0][at] for at in losses[0].keys() & {stop, 8, 12})
+
+
+def test_a_save_under_way_is_let_finish_when_an_error_ends_the_run(data, tmp_path, monkeypatch):
+    def fail(loop, step):
+        if step == 6:
+            raise UserError("enough")
+
+    monkeypatch.setenv("T5X_LIKE_FAULT", "checkpoint.arrays:1:sleep=1")
+    monkeypatch.setattr(
+        "t5x_like.training.steps.Loop._visit",
+        lambda loop, step, state: loop._save(step, state) if step == 4 else fail(loop, step),
+    )
+    with pytest.raises(UserError, match="enough"):
+        train(make(data), str(tmp_path))
+    assert [r.step for r in Store(tmp_path / "checkpoints").records()] == [4]
+
+
+def test_checkpoints_without_the_configuration_that_they_are_of(data, copy):
+    (copy / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json is missing, and checkpoint 12 was saved with another"):
+        train(make(data, seed=1, steps=13), str(copy))
+    assert train(make(data), str(copy)) == Exit.DONE
+
+
+def test_a_checkpoint_of_another_configuration_is_told(data, copy, capsys, monkeypatch):
+    """Copied from a run with another seed, as it may be."""
+    beats = []
+    monkeypatch.setattr("t5x_like.training.watchdog.Watchdog.beat", lambda self, what: beats.append(what))
+    assert train(make(data, steps=13), str(copy)) == Exit.DONE
+    assert "never had" not in capsys.readouterr().out
+    assert beats.count("validating") == 1 + make(data).evaluation.batches, "each batch is a sign of life"
+    path = copy / "events.jsonl"
+    path.write_text(path.read_text().replace('"config": "', '"config": "other'))
+    assert train(make(data, steps=14), str(copy)) == Exit.DONE
+    assert (
+        "checkpoint 13 was saved with a configuration that this run has never had" in capsys.readouterr().out
+    )
 
 
 def test_the_newest_checkpoint_damaged_costs_steps_and_not_the_run(finished, data, copy, capsys):
@@ -186,6 +229,9 @@ def test_strict_refuses_what_would_not_be_equal_to_the_bit(data, copy):
     with pytest.raises(UserError, match=r"mesh\.rules: \{\} in the run, \{'mlp': '-'\} now"):
         train(make(data, steps=14, mesh=Mesh(rules={"mlp": "-"})), str(copy), strict=True)
     start.check_arithmetic(make(data), Mesh().build(), RunDir(copy))  # where it was, it may go on
+    (copy / "env.json").write_text("[]")
+    with pytest.raises(UserError, match=r"env\.json cannot be read"):
+        start.check_arithmetic(make(data), Mesh().build(), RunDir(copy))
 
 
 def test_steps_may_not_change_where_the_schedule_hangs_on_them(data, tmp_path):

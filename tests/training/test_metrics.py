@@ -27,7 +27,9 @@ def test_lines_and_event_files(tmp_path):
 def test_a_resumed_run_forgets_the_steps_it_does_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
-        "".join(json.dumps({"step": s, "kind": "train"}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "ki'
+        '{"step": "x", "kind": "train"}\n[1]\n{"step": 1}\n'
+        + "".join(json.dumps({"step": s, "kind": "train"}) + "\n" for s in (1, 2, 3))
+        + '{"step": 4, "ki'
     )
     metrics.Metrics(RunDir(tmp_path), start=2).close()
     assert [line["step"] for line in metrics.read(path)] == [1, 2]

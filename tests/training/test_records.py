@@ -48,6 +48,18 @@ def test_records_of_before_they_had_a_checksum_are_read(path):
     assert records.read(path) == dataclasses.replace(RECORD, skips=(), nonfinite_in_a_row=0)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [{"step": "12"}, {"tokens": None}, {"tokens": -1}, {"validation_loss": "low"}, {"saved": 1e300}, {"saved": "x"},
+     {"arrays": ["params/w"]}, {"arrays": {"params/w": 2}}, {"files": {}}, {"skips": [[5, -3]]}, {"config": 5},
+     {"nonfinite_in_a_row": True}],
+)  # fmt: skip
+def test_a_field_of_another_kind_is_refused_without_a_checksum_too(path, field):
+    path.write_text(json.dumps(dataclasses.asdict(RECORD) | field) + "\n")
+    with pytest.raises(ValueError, match="not as it was written"):
+        records.read(path)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "", "a\0b"])
 def test_a_record_names_no_file_outside_its_checkpoint(path, name):
     records.write(path, dataclasses.replace(RECORD, files={name: (1, "00")}))

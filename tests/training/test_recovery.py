@@ -149,4 +149,7 @@ def _die(*arguments):
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UserError, match=r"recovery\.rollbacks is -1"):
         Recovery(rollbacks=-1)
+    for seconds in (1e-12, 1e300):
+        with pytest.raises(UserError, match=r"it is 1 to 1e\+08, or 0"):
+            Recovery(stall_seconds=seconds)
     assert dataclasses.replace(Recovery(), stall_seconds=0.0)

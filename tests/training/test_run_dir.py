@@ -58,6 +58,20 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
     assert caught.value.code == Exit.CANNOT_WRITE and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["lock", "lock.json"])
+def test_a_lock_that_cannot_be_had_is_told(tmp_path, name):
+    (tmp_path / name / "x").mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot be written") as caught, open_for_training(tmp_path):
+        pass
+    assert caught.value.code == Exit.CANNOT_WRITE and name in str(caught.value)
+
+
+def test_fresh_moves_checkpoints_aside_whose_configuration_is_gone(tmp_path):
+    (tmp_path / "run" / "checkpoints" / "2").mkdir(parents=True)
+    with open_for_training(tmp_path / "run", fresh=True) as directory:
+        assert not directory.checkpoints.exists()
+
+
 def test_no_secret_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "canary-1")
     monkeypatch.setenv("HF_TOKEN", "canary-2")

@@ -229,13 +229,13 @@ names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(
     st.builds(
         records.Record,
         step=st.integers(0, 2**53),
-        saved=st.floats(0, 2**40),
+        saved=st.floats(0, 2**36),
         tokens=st.integers(0, 2**60),
         validation_loss=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         config=st.text(),
         arrays=st.dictionaries(st.text(), st.text(), max_size=4),
-        files=st.dictionaries(names, st.tuples(st.integers(0, 2**53), st.text()), max_size=4),
-        skips=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=3).map(tuple),
+        files=st.dictionaries(names, st.tuples(st.integers(0, 2**53), st.text()), min_size=1, max_size=4),
+        skips=st.lists(st.tuples(st.integers(0, 99), st.integers(1, 99)), max_size=3).map(tuple),
     )
 )
 def test_any_record_comes_back(tmp_path_factory, record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def in_child(arguments: Sequence[str]) -> int:
     dying then ends in words.
 
     Raises:
-      UserError: the child was killed by a signal.
+      UserError: the child was killed by a signal, or its compiler refuses a flag.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "t5x_like.plan", *arguments],
@@ -71,6 +72,8 @@ def in_child(arguments: Sequence[str]) -> int:
             child.kill()
             child.wait()
     if child.returncode >= 0:
+        if unknown := re.search(r"^ERROR: (Unknown command line flag .*)", said, re.MULTILINE):
+            raise UserError(f"libtpu does not start: {unknown[1]}", where="LIBTPU_INIT_ARGS")
         sys.stderr.write(said)
         return child.returncode
     name = signal.Signals(-child.returncode).name

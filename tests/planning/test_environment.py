@@ -38,6 +38,13 @@ def test_a_compiler_that_dies_ends_in_words(stand_in):
     assert refusal.value.code == Exit.INTERNAL
 
 
+def test_a_flag_that_the_compiler_does_not_know_is_told(stand_in):
+    stand_in("sys.exit(\"ERROR: Unknown command line flag 'xla_no_such_flag'\")")
+    with pytest.raises(UserError, match="Unknown command line flag 'xla_no_such_flag'") as refusal:
+        environment.in_child([])
+    assert refusal.value.where == "LIBTPU_INIT_ARGS"
+
+
 def test_exit_code_words_and_arguments_pass_through(stand_in, capfd):
     stand_in(
         "print(sys.argv[1:], os.environ['T5X_LIKE_PLAN_CHILD']); print('error', file=sys.stderr); sys.exit(64)"

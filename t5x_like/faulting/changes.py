@@ -6,10 +6,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from t5x_like.errors import Exit
 from t5x_like.faulting import tiny, trials
 from t5x_like.faulting.report import Outcome, judged
 from t5x_like.faulting.trials import Bench
+from t5x_like.training import restore
 from t5x_like.training.partitioning import Mesh
 from t5x_like.training.recovery import Recovery
 
@@ -92,6 +96,10 @@ def many_nonfinite(bench: Bench) -> Outcome:
     code, log = bench.finish(run, workdir, inject=inject)
     if code != Exit.INTERNAL or "not finite: stopped at step 10" not in log:
         failures.append(f"stop: exit code {code}: {log[-300:]}")
+    for step in trials.sealed(workdir):
+        arrays = jax.tree.leaves(restore.restore_params(workdir, step)[1])
+        if not all(np.isfinite(array).all() for array in arrays):
+            failures.append(f"stop: checkpoint {step} is not finite")
     run = dataclasses.replace(run, recovery=Recovery(nonfinite="rollback"))
     undisturbed, workdir = bench.new("rollback"), bench.new("rollback-killed")
     code, log = bench.finish(run, undisturbed, inject=inject)

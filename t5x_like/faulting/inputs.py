@@ -140,11 +140,11 @@ def nothing_there(bench: Bench) -> Outcome:
     """F27."""
     counts, _ = _prepare(bench, "empty", {"a.txt": b"", "b.txt": GOOD.encode()})
     failures = _expect(counts, documents=1, empty_file_skipped=1)
-    for files, words in (
+    for files, *words in (
         ({"a.txt": b"", "b.jsonl": b""}, "no document of the input can be used"),
-        ({"a.jsonl": b'{"no": 1}\n' * 5}, "5 missing field"),
+        ({"a.jsonl": b'{"no": 1}\n' * 5}, "5 missing field", "a.jsonl:1"),
     ):
-        told = _refused(lambda files=files: _prepare(bench, "none", files), words)
+        told = _refused(lambda files=files: _prepare(bench, "none", files), *words)
         failures += [told] * bool(told)
     return judged("an empty file; only empty files; every document refused",
                   "counted; refused with the reasons and the first place", failures)  # fmt: skip
@@ -159,13 +159,13 @@ def cut_in_use(bench: Bench) -> Outcome:
     (shard,) = folder.glob("train-*.tokens")
     whole, failures = shard.read_bytes(), []
     os.truncate(shard, 8)
-    told = _refused(lambda: made(0), "has been cut to 8 bytes")
+    told = _refused(lambda: made(0), "has been cut to 8 bytes", shard.name)
     failures += [told] * bool(told)
     shard.write_bytes(whole)
     made = Batches(Data(sources=sources), run.objective, 8, 0)
     shutil.rmtree(folder)
     made(3)
-    outcome = "cut: an error that names the file, steps done are saved; removed: read to the end"
+    outcome = "cut: an error that names the file; removed: read to the end"
     return judged("tokens cut, and removed, while they are mapped", outcome, failures)
 
 
@@ -228,7 +228,7 @@ def ids(bench: Bench) -> Outcome:
     failures = []
     small = dataclasses.replace(run.model, vocab_size=128)
     made = Batches(run.data, run.objective, 8, 0)
-    told = _refused(lambda: run.objective.check(small, made.vocabulary), "128 rows")
+    told = _refused(lambda: run.objective.check(small, made.vocabulary), "128 rows", "500")
     failures += [told] * bool(told)
     folder = bench.new("ids")
     shutil.copytree(bench.data, folder)
@@ -237,7 +237,7 @@ def ids(bench: Bench) -> Outcome:
     wrong = Batches(Data(sources=(Source(path=str(folder)),)), run.objective, 8, 0)
     told = _refused(lambda: wrong(0), "a token id of 65535")
     failures += [told] * bool(told)
-    told = _refused(lambda: config.load("bert/tiny", ["model.max_positions=32"]), "32 positions")
+    told = _refused(lambda: config.load("bert/tiny", ["model.max_positions=32"]), "32 positions", "128")
     failures += [told] * bool(told)
     return judged("a table smaller than the tokenizer; ids out of range; rows longer than positions",
                   "each refused before it reaches the model, with both numbers", failures)  # fmt: skip

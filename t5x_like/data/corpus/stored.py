@@ -38,7 +38,7 @@ class Rows:
     """
 
     def __init__(self, file: IO[bytes]):
-        self._out = zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False)
+        self._out = zstandard.ZstdCompressor(level=1, write_checksum=True).stream_writer(file, closefd=False)
 
     def write(self, values: list[Any]) -> None:
         """One row."""
@@ -106,10 +106,9 @@ def _write(file: IO[bytes], documents: Iterable[tuple[int, Document]]) -> None:
 
 
 def _rows(file: IO[bytes]) -> Iterator[list[Any]]:
-    with zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        rest = b""
-        while chunk := stream.read(1 << 20):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from map(json.loads, lines)
-        if rest:
-            raise ValueError("ends within a row")
+    decoder, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+    while chunk := file.read(1 << 18):
+        *lines, rest = (rest + decoder.decompress(chunk)).split(b"\n")
+        yield from map(json.loads, lines)
+    if rest or not decoder.eof:
+        raise ValueError("it ends too early")

@@ -21,11 +21,12 @@ from t5x_like import config
 from t5x_like.data import example_proto, text_dataset
 from t5x_like.data.cleaning.badwords import BadWords
 from t5x_like.data.cleaning.c4 import C4Clean, MaxLength, MinSentences
-from t5x_like.data.corpus import making, passes
+from t5x_like.data.corpus import making, passes, stored
 from t5x_like.data.corpus.making import Arguments, make
 from t5x_like.data.corpus.recipe import Corpus
 from t5x_like.data.dedup.first import DuplicateLines, DuplicateURLs
 from t5x_like.data.dedup.near import NearDuplicates
+from t5x_like.data.documents import Document
 from t5x_like.data.token_dataset import TokenDataset
 from t5x_like.data.tokenizer_training import Training
 from t5x_like.data.tokenizers import load_tokenizer
@@ -526,6 +527,20 @@ def test_an_unfinished_corpus_of_another_recipe_is_not_thrown_away(pages, tmp_pa
         make(small(pages, tmp_path / "out", recipe=other), quiet=True)
     make(small(pages, tmp_path / "out", recipe=other, overwrite=True), quiet=True)
     assert (tmp_path / "out" / "corpus.json").is_file()
+
+
+def test_an_intermediate_file_that_was_cut_or_changed_is_no_shorter_one(tmp_path):
+    documents = [(number, Document(f"text {number}")) for number in range(1000)]
+    path = tmp_path / "documents"
+    stored.write(path, documents)
+    whole = path.read_bytes()
+    assert list(stored.read(path)) == documents == list(stored.loads(whole))
+    for data in (whole[:-1], whole[: len(whole) // 2], b"", whole[:-60] + b"x" + whole[-59:]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="an intermediate file is damaged"):
+            list(stored.read(path))
+    stored.write(path, [])
+    assert not list(stored.read(path))
 
 
 def test_an_existing_tokenizer_is_read_before_anything_else(pages, tmp_path):

@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -38,6 +39,9 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 300
 """How long a process waits for the others at the start."""
+
+QUIET_SECONDS = 15.0
+"""After which it says that it waits."""
 
 HEARTBEAT_SECONDS = 60
 """A process that has not been heard of for so long counts as dead, and the others stop. Where it was the first they do
@@ -124,14 +128,15 @@ def connect(
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: training/interrupts.py
     _tell_of_aborts()
     try:
-        jax.distributed.initialize(
-            **given,
-            local_device_ids=local,
-            cluster_detection_method="deactivate" if found == "flags" else None,
-            initialization_timeout=CONNECT_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=LEAVE_SECONDS,
-        )
+        with _not_waiting_in_silence(coordinator_address):
+            jax.distributed.initialize(
+                **given,
+                local_device_ids=local,
+                cluster_detection_method="deactivate" if found == "flags" else None,
+                initialization_timeout=CONNECT_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=LEAVE_SECONDS,
+            )
     except (RuntimeError, ValueError) as e:
         raise UserError(
             f"the processes of this run ({found}) have not found each other: {str(e).splitlines()[0][:300]}",
@@ -140,6 +145,23 @@ def connect(
             code=Exit.IO_ERROR,
         ) from None
     return found
+
+
+@contextlib.contextmanager
+def _not_waiting_in_silence(address: str | None) -> Iterator[None]:
+    """Says after `QUIET_SECONDS` what is waited for; meanwhile Ctrl-C ends the process, for its handler in Python would
+    wait too."""
+    at = f" at {address}" if address else ""
+    words = f"waiting for the other processes{at}, {CONNECT_SECONDS} seconds at most"
+    timer = threading.Timer(QUIET_SECONDS, print, [words], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    timer.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        timer.cancel()
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -94,6 +94,18 @@ def test_connecting(initialized, monkeypatch):
     assert distributed.connect("off") is None and len(initialized) == 2
 
 
+def test_a_process_that_is_alone_says_so_and_can_be_ended():
+    waiting = (
+        "from t5x_like.training import distributed\ndistributed.QUIET_SECONDS = 0.0\n"
+        f"distributed.connect('auto', 'localhost:{local.free_port()}', 2, 1)"
+    )
+    alone = subprocess.Popen([sys.executable, "-c", waiting], stderr=subprocess.PIPE, text=True)
+    assert alone.stderr is not None
+    assert any("waiting for the other processes at localhost:" in line for line in alone.stderr)
+    alone.send_signal(signal.SIGINT)
+    assert alone.wait(timeout=100) == -signal.SIGINT
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -16,6 +16,7 @@ prevents it). Compiled programs are kept in ~/.cache/t5x_like, or where JAX_COMP
 
 from __future__ import annotations
 
+import re
 import sys
 
 from absl import flags
@@ -109,7 +110,9 @@ def _skip() -> tuple[int, int] | None:
         return None
     first, _, last = _SKIP_BATCHES.value.partition("-")
     last = last or first
-    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+    if not (
+        re.fullmatch(r"[0-9]{1,12}", first) and re.fullmatch(r"[0-9]{1,12}", last) and int(first) <= int(last)
+    ):
         raise UserError(
             f"{_SKIP_BATCHES.value!r} is no range of batches",
             where="--skip_batches",

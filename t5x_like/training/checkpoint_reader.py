@@ -157,7 +157,7 @@ class Reader:
             raise UserError(
                 f"checkpoint {record.step} is damaged: {damage}",
                 where=str(self.directory),
-                help="there are: " + ", ".join(str(r.step) for r in there),
+                help="there are: " + ", ".join(str(r.step) for r in there if r.step != record.step),
                 code=Exit.CORRUPT,
             )
         return record

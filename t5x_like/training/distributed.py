@@ -137,6 +137,7 @@ def connect(
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=LEAVE_SECONDS,
             )
+        _tell_of_aborts()  # again: now it is known which process this is
     except (RuntimeError, ValueError) as e:
         raise UserError(
             f"the processes of this run ({found}) have not found each other: {str(e).splitlines()[0][:300]}",
@@ -360,26 +361,40 @@ def leave(error: BaseException) -> None:
 
 
 def _leave_lost(what: str) -> NoReturn:
+    _leave_with(_lost(what))
+
+
+def _lost(what: str) -> bytes:
     state = runtime.global_state  # not jax.process_index: there may be no backend yet
     told = UserError(
         what,
         where=f"process {state.process_id} of {state.num_processes} on {socket.gethostname()}",
         help="all processes started again go on from the last checkpoint",
     )
+    return f"{told}\n".encode()
+
+
+def _leave_with(told: bytes, code: int = int(Exit.INTERRUPTED)) -> NoReturn:
     faulthandler.dump_traceback(file=2, all_threads=True)
-    os.write(2, f"{told}\n".encode())
-    os._exit(Exit.INTERRUPTED)
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _aborted(number: int) -> None:
-    if runtime.global_state.num_processes > 1:  # else abort() goes on, and ends the process by the signal
-        _leave_lost("another process of this run is lost, or this one cannot go on: the reason stands above")
+    os.write(2, told)
+    os._exit(code)
 
 
 def _tell_of_aborts() -> None:
     """Lets abort() end this process as the loss of another does. JAX's coordination service knows no other way to
     tell of one (its `missed_heartbeat_callback` takes a status that has no type in Python), and a handler of Python's
-    own would wait for the main thread, which waits for the lost one."""
+    own would wait for the main thread, which waits for the lost one. An abort may come out of malloc, whose lock is
+    then held: so the words are made now, and nothing of size is made in the handler."""
+    told = _lost("another process of this run is lost, or this one cannot go on: the reason stands above")
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def aborted(number: int) -> None:
+        if runtime.global_state.num_processes > 1:  # else abort() goes on, and ends the process by the signal
+            _leave_with(told)
+
+    _HANDLERS.append(aborted)
     if sys.platform != "win32":
-        ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+        ctypes.CDLL(None).signal(signal.SIGABRT, aborted)
+
+
+_HANDLERS = list[Any]()  # which ctypes does not keep alive

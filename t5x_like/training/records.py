@@ -106,7 +106,7 @@ def _plausible(record: Record) -> bool:
         and all(isinstance(text, str) for text in (record.config, record.tokenizer, record.data))
         and all(isinstance(kind, str) for kind in record.arrays.values())
         and len(record.files) > 0
-        and all(first >= 0 and count > 0 for first, count in record.skips)
+        and all(0 <= first <= 10**12 >= count > 0 for first, count in record.skips)
     )
 
 

@@ -118,6 +118,15 @@ def test_what_makes_a_run_fit():
     assert plans.make_plan(again, topology).fits
 
 
+def test_a_run_that_fits_is_left_as_it_is():
+    from t5x_like import config
+
+    found = suggestions.suggest(config.load("t5/small:debug"), topologies.parse("h100:8"))
+    assert found.chosen is not None and found.chosen[0].changes == {}
+    text = suggestions.describe(found)
+    assert "it fits as it is" in text and "by itself" not in text
+
+
 def test_the_smallest_batch_is_the_last_resort():
     from t5x_like import config
     from t5x_like.errors import UserError

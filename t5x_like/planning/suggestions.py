@@ -4,8 +4,9 @@
     print(describe(found))
 
 First by arithmetic (`planning.formula`): each setting alone, then combinations. A smaller batch changes what is
-learnt, so it is offered only where nothing else is enough. The fastest combination that should fit is compiled; where
-the compiler needs more than the formula said, all are measured with its ratio and the next is tried.
+learnt, so it is offered only where nothing else is enough. A run that fits is left as it is; else the fastest
+combination that should fit is compiled. Where the compiler needs more than the formula said, all are measured with its
+ratio and the next is tried.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def suggest(run: Run, topology: Topology, *, formula: bool = False, store: Path 
         fitting = [c for c in candidates if c.needed <= room and c.flags not in refused]
         if not fitting:
             break
-        best = min(fitting, key=lambda c: ("batch_size" in c.changes, c.seconds, len(c.changes)))
+        best = min(
+            fitting, key=lambda c: (bool(c.changes), "batch_size" in c.changes, c.seconds, len(c.changes))
+        )
         plan = plans.make_plan(best.run, topology, formula=not compiles, store=store)
         tried.append((best, plan))
         if plan.fits:
@@ -239,13 +242,15 @@ def _alone(run: Run, topology: Topology, scale: float) -> dict[str, Candidate | 
 def describe(found: Suggestion) -> str:
     """The suggestion as it is printed, and the plan of what was chosen."""
     assert found.chosen is not None
+    best, plan = found.chosen
     limit = found.available / GIB
     lines = [
         f"as asked: {found.asked.needed * found.scale / GIB:.1f} of {limit:.2f} GiB a device, by formula"
         + (f" x {found.scale:.2f}, what the compiler took more" if found.scale > 1 else ""),
-        "by itself would be enough:",
     ]
-    for lever, candidate in found.alone.items():
+    if best.changes:
+        lines.append("by itself would be enough:")
+    for lever, candidate in found.alone.items() if best.changes else ():
         if candidate is None:
             lines.append(f"  {lever:<14}nothing of it")
         else:
@@ -253,11 +258,10 @@ def describe(found: Suggestion) -> str:
                 f"  {lever:<14}{candidate.flags}: {candidate.needed * found.scale / GIB:.1f} GiB, "
                 f"{candidate.seconds:.3g} s a step"
             )
-    for candidate, plan in found.tried:
-        verdict = "fits" if plan.fits else "does not fit"
-        needed = max(stage.needed for stage in plan.stages)
-        how = plan.stages[0].how if plan.fits else "compiled"
+    for candidate, tried in found.tried:
+        verdict = "fits" if tried.fits else "does not fit"
+        needed = max(stage.needed for stage in tried.stages)
+        how = tried.stages[0].how if tried.fits else "compiled"
         lines.append(f"{how}: {candidate.flags or 'as asked'}: {needed / GIB:.2f} GiB, {verdict}")
-    best, plan = found.chosen
     lines += [f"suggested: {best.flags}" if best.changes else "it fits as it is", "", plans.describe(plan)]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from t5x_like.errors import Exit
+from t5x_like.errors import Exit, UserError
 from t5x_like.training import distributed, profiling, recovery, start
 from t5x_like.training.checkpoints import Store
 from t5x_like.training.goodput import Ledger
@@ -63,7 +63,7 @@ def train(
         record = recovery.agreed(lambda: start.own(store.newest_good(), run, directory))
         if record is not None and record.step >= run.steps:
             if directory.writes:  # the end of it may have been killed while old checkpoints were removed
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(UserError):
                     store.sweep(record)
             print(
                 f"already done: step {record.step} of {run.steps} is saved in {directory.path}\n"

@@ -56,6 +56,8 @@ _HERE = frozenset(
     {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
 )
 """Runners whose workers see this machine's files."""
+_FETCHED = 256
+"""Files that are fetched at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,6 @@ class Beam:
             raise _told(error) from error
         if state not in (None, "DONE"):
             raise UserError(f"the Beam pipeline ended as {state}", code=Exit.IO_ERROR)
-        self._progress.stage("Beam: fetching the result")
         self._fetch()
         shutil.rmtree(Path(self._job.partial) / "passes" / "input", ignore_errors=True)
         write_durably(known, str(len(numbered)).encode())
@@ -137,10 +138,17 @@ class Beam:
         if not self._elsewhere:
             return
         fs, path = fsspec.core.url_to_fs(self._folder)
+        wanted: list[tuple[str, str]] = []
         for stage in range(len(stages(self._job.recipe))):
-            self._job.folder(stage).mkdir(parents=True, exist_ok=True)
-            for name in fs.ls(posixpath.join(path, f"{stage:02d}"), detail=False):
-                fs.get_file(name, str(self._job.folder(stage) / posixpath.basename(name)))
+            folder = self._job.folder(stage)
+            folder.mkdir(parents=True, exist_ok=True)
+            names = fs.ls(posixpath.join(path, f"{stage:02d}"), detail=False)
+            wanted += ((name, str(folder / posixpath.basename(name))) for name in names)
+        self._progress.stage("Beam: fetching the result", len(wanted))
+        for begin in range(0, len(wanted), _FETCHED):  # at the same time, where the file system can
+            some = wanted[begin : begin + _FETCHED]
+            fs.get([name for name, _ in some], [local for _, local in some])
+            self._progress.advance(len(some))
         fs.rm(path, recursive=True)
 
 

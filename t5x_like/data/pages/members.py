@@ -96,9 +96,11 @@ class Plain:
         self.damage: Damaged | None = None
 
     def position(self, offset: int) -> int:
+        """Byte of the file where a record is found again that begins `offset` bytes from the stream's beginning."""
         return offset
 
     def rewind(self) -> None:
+        """Begins anew."""
         self._position = 0
 
     def read(self) -> bytes:
@@ -123,10 +125,12 @@ class Segment:
         self.rewind()
 
     def position(self, offset: int) -> int:
+        """See `Plain.position`."""
         del offset  # a record is found again by its member only
         return self._begin
 
     def rewind(self) -> None:
+        """Begins anew."""
         self._position, self._produced = self._begin, 0
         self._decoder: Any = new_decoder(self._compression)
         self.next: int | None = None

@@ -66,3 +66,5 @@ def test_kaplan_counts_without_the_vocabulary():
     sizes = dict(scaling.shipped(False))
     # T5 1.0 small: 60,506,624 parameters of which 32,128 x 512 are the table.
     assert sizes["t5/small:v1_0"] == 60_506_624 - 32_128 * 512
+    # BERT base: the table, and the bias of its output layer.
+    assert sizes["bert/base"] == 110_106_428 - 30_522 * (768 + 1)

@@ -155,7 +155,7 @@ def _funnel(data: dict[str, Any]) -> str:
         "",
         "of all",
         "M characters",
-        *(["tokens" if data["tokens_counted"] else "tokens, about"] if tokens else []),
+        *(["tokens" if data.get("tokens_counted") else "tokens, about"] if tokens else []),
         "changed",
     ]
     characters = f"{data['funnel'][0]['in']['characters'] / 1e6:,.2f}"
@@ -175,7 +175,7 @@ def _funnel(data: dict[str, Any]) -> str:
     note = (
         "<p class=quiet>A row has what a step left, which is what the next is given; a document is counted where it "
         "was rejected first. What was read is counted with its markup."
-        + (estimated if tokens and not data["tokens_counted"] else "")
+        + (estimated if tokens and not data.get("tokens_counted") else "")
         + "</p>"
     )
     return note + _table(heads, rows, numbers=(1, 3, 4, 5, 6))

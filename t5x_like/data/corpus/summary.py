@@ -94,7 +94,7 @@ class Summary:
         if self.made_before:
             lines.append(f"{self.path} is already made with these arguments; nothing to do")
         tokens = self.data["tokens_per_character"] is not None
-        heading = "tokens" if self.data["tokens_counted"] else "tokens, about"
+        heading = "tokens" if self.data.get("tokens_counted") else "tokens, about"
         lines.append(f"{'':24}{'documents':>12}{'M characters':>14}" + (f"{heading:>16}" if tokens else ""))
         funnel = self.data["funnel"]
         lines.append(_row("read", funnel[0]["in"]))

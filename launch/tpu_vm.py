@@ -270,7 +270,8 @@ def _train_once(where: Slice, train: Sequence[str], shell: Shell, variables: dic
 
 def _finish(where: Slice, shell: Shell, folder: Path, code: int) -> int:
     logs(where, shell, folder)
-    shell.run(where.delete())
+    if shell.run(where.delete()):
+        print(f"{where.name} has not been given back, and costs money: --action=delete", flush=True)
     return code
 
 

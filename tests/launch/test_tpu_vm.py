@@ -114,6 +114,25 @@ def test_logs_that_cannot_be_had_are_told(tmp_path):
     assert done.returncode == 74 and "the logs of 4 of 4 workers could not be fetched" in done.stderr
 
 
+def test_nothing_is_rented_where_there_is_nothing_to_copy(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", stand_ins.make(tmp_path / "bin", [])["PATH"])
+    monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)  # no repository
+    where = tpu_vm.Slice(name="a", topology=topologies.parse("v5e:2x2"), zone="z")
+    with pytest.raises(UserError, match="git failed"):
+        tpu_vm.keep(
+            where, ["--config=t5/base", "--workdir=/a"], tpu_vm.Shell(dry_run=False),
+            variables={}, restarts=1, folder=tmp_path, poll=0,
+        )  # fmt: skip
+    assert stand_ins.calls(tmp_path / "bin", "gcloud") == []
+
+
+def test_a_slice_that_stays_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", stand_ins.make(tmp_path / "bin", [])["PATH"])
+    where = tpu_vm.Slice(name="a", topology=topologies.parse("v5e:2x2"), zone="z")
+    assert tpu_vm._finish(where, tpu_vm.Shell(dry_run=False), tmp_path, 0) == 0  # there is none to delete
+    assert "a has not been given back" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("told", "code"),
     [("65", 65), ("0\n75\n64\n", 64), ("139\n0\n", 139), ("", 1), (None, 1), ("²", 1)],

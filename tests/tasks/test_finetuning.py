@@ -21,6 +21,7 @@ from t5x_like.tasks.definitions import Task
 from t5x_like.tasks.recipe import FineTune
 from t5x_like.training.layerwise import LayerWise
 from t5x_like.training.partitioning import Mesh
+from t5x_like.training.run_dir import open_for_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,9 @@ def test_seeds_are_kept_and_the_best_is_saved(tmp_path, monkeypatch, capsys):
     alone = fit(task, tmp_path, seeds=(2,))
     assert alone.seeds[0].curve == more.seeds[2].curve
 
+    with open_for_training(output), pytest.raises(UserError, match="another process works in") as caught:
+        fit(task, tmp_path, output, seeds=(0, 1, 2))
+    assert caught.value.code == Exit.LOCKED
     with pytest.raises(UserError, match="holds a fine-tuning with epochs 15, not 5"):
         fit(task, tmp_path, output, epochs=5)
     other = dataclasses.replace(task, metrics=("macro_f1",))

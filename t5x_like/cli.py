@@ -110,9 +110,18 @@ def use_huge_pages() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+MOST_CPU_DEVICES = 4096
+"""A start with more takes minutes, without a word."""
+
+
 def split_cpu(devices: int | None) -> None:
     """--cpu_devices: makes so many devices of the CPU, before JAX is first used; None leaves it one."""
     if devices is not None:
+        if devices > MOST_CPU_DEVICES:
+            raise UserError(
+                f"{devices} devices of one CPU are too many: at most {MOST_CPU_DEVICES}",
+                where="--cpu_devices",
+            )
         import jax
 
         jax.config.update("jax_num_cpu_devices", devices)

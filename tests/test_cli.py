@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from t5x_like.errors import Exit, did_you_mean, nearest
+from t5x_like import cli
+from t5x_like.errors import Exit, UserError, did_you_mean, nearest
 
 COMMANDS = [
     "train",
@@ -114,3 +115,8 @@ def test_a_second_start_need_not_compile_again(tmp_path) -> None:
     assert kept
     hits, _ = counts()
     assert hits >= 1
+
+
+def test_a_cpu_is_not_split_without_end():
+    with pytest.raises(UserError, match="at most 4096"):
+        cli.split_cpu(9_999_999_999)

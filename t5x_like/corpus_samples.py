@@ -67,8 +67,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "samples.jsonl"
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="\n") as file:  # U+2028 and U+0085 end no line of JSON
+            records = [json.loads(line) for line in file]
+        for record in records:
+            if not all(name in record for name in (*_SHOWN, *_KEYS[record["kind"]])):
+                raise ValueError("a sample lacks a field")
+        return records
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"cannot read {path.name}: {error}",
             where=str(path),
@@ -97,6 +102,8 @@ def _place(some: list[dict[str, Any]]) -> bool:
 
 _KEYS = {"kept": (), "changed": ("step",), "rejected": ("step", "reason"), "cluster": ("cluster",)}
 """What samples of a group have in common, by kind."""
+_SHOWN = ("kind", "text", "characters", "url", "timestamp", "source", "position", "language")
+"""What every sample has."""
 
 
 def _title(record: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ def body(number: int, extra: str = "") -> bytes:
 def folder(tmp_path_factory):
     """A corpus of pages that are kept, changed, rejected, alike, and of input that is damaged."""
     home = tmp_path_factory.mktemp("corpus")
-    escaped = "<p>&lt;script&gt;alert(1)&lt;/script&gt; &#27;[2J is part of this long sentence \u202e with marks.</p>"
+    escaped = "<p>&lt;script&gt;alert(1)&lt;/script&gt; &#27;[2J is part of this \u202e sentence \u2028with \u0085.</p>"
     alike = body(99)
     records = [
         record("request", b"GET / HTTP/1.1\r\n\r\n"),

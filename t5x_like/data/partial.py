@@ -27,7 +27,8 @@ def held(partial: Path) -> Iterator[None]:
     Says what a full disk or a lost mount did; reading has its own errors (data/sources.py).
 
     Raises:
-      UserError: another process works there; the folder cannot be written; writing failed on the way.
+      UserError: another process works there; the folder cannot be written; writing failed on the way; a file that was
+        made before is gone.
     """
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,8 @@ def held(partial: Path) -> Iterator[None]:
         ) from None
     try:
         yield
+    except FileNotFoundError as error:
+        raise damaged(Path(error.filename or partial), error, remove=partial) from None
     except OSError as error:
         raise UserError(
             f"writing the output failed: {error.strerror or error}",
@@ -160,11 +163,18 @@ def refuse_foreign(output: Path, marker: str, kind: str) -> None:
         )
 
 
-def damaged(path: Path, error: Exception) -> UserError:
-    """The error of a finished piece that cannot be read."""
+def damaged(path: Path, error: Exception, remove: Path | None = None) -> UserError:
+    """The error of a finished piece that cannot be read.
+
+    Args:
+      path: the piece.
+      error: what was seen.
+      remove: what has to go so that the command can make the piece again; itself, if None.
+    """
+    what = "gone" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
     return UserError(
-        f"an intermediate file is damaged ({error})",
+        f"an intermediate file is {what}",
         where=str(path),
-        help="remove it and give the same command again",
+        help=f"remove {remove or 'it'} and give the same command again",
         code=Exit.BAD_DATA,
     )

@@ -25,7 +25,7 @@ from typing import Any
 
 from t5x_like import typed
 from t5x_like.data import sources, text_dataset
-from t5x_like.data.corpus import trail
+from t5x_like.data.corpus import stored, trail
 from t5x_like.data.corpus.passes import EXTRACT, Job, label
 from t5x_like.data.corpus.recipe import all_steps, stages
 from t5x_like.data.corpus.tally import Tally
@@ -77,7 +77,7 @@ def shards_of(job: Job, units: int) -> Shards:
     last = len(stages(job.recipe)) - 1
     found: dict[str, list[tuple[Path, int, int]]] = {split: [] for split in SPLITS}
     for unit in range(units):
-        counts = json.loads(job.path(last, unit, "json").read_bytes())["counts"]
+        counts = stored.read_json(job.path(last, unit, "json"))["counts"]
         for split in SPLITS:
             if documents := counts.get(f"split/{split}/documents", 0):
                 path = job.path(last, unit, f"{split}.array_record")
@@ -156,7 +156,7 @@ def tokens_of_steps(
     pool.run(trail.count, map(piece, range(units)), progress)
     counts, speed = Counter[str](), Counter[str]()
     for output in outputs:
-        found = json.loads(output.read_bytes())
+        found = stored.read_json(output)
         counts.update(found["counts"])
         speed.update(found["speed"])
     return counts, speed

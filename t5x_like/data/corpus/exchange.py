@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import UInt64
 from safetensors.numpy import save
 
+from t5x_like.data.corpus import stored
 from t5x_like.data.dedup.base import KEY_BYTES, Entry, Round, Said, Verdict
-from t5x_like.data.partial import damaged
 from t5x_like.data.token_writer import write_durably
 
 RANGE_BYTES = 32 << 20
@@ -105,7 +105,7 @@ class _Table:
                 if name != "__metadata__"
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise damaged(path, error) from None
+            raise stored.damaged(path, error) from None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]
@@ -156,7 +156,7 @@ class Exchange:
             for key, said in part:
                 writer.add(self.round.decide(key, said))
         files = writer.finish()
-        write_durably(self._marker(index), json.dumps({"files": files}).encode())
+        write_durably(self._marker(index), json.dumps({"files": files, "ranges": self.ranges}).encode())
 
     def _parts(self, first: int, last: int) -> Iterator[Iterator[tuple[bytes, Iterable[Said]]]]:
         """Groups of the keys in [first, last), some at a time."""
@@ -304,11 +304,16 @@ def verdicts_for(folder: Path, first: int, last: int) -> dict[int, list[bytes]]:
 
     Args:
       folder: of a finished exchange.
+
+    Raises:
+      UserError: a file is damaged or gone.
     """
     found: dict[int, set[bytes]] = {}
-    for marker in sorted(folder.glob("*.json")):
-        record: dict[str, Any] = json.loads(marker.read_bytes())
-        for name in record["files"]:
+    ranges: list[dict[str, Any]] = [stored.read_json(marker) for marker in sorted(folder.glob("*.json"))]
+    if not ranges or len(ranges) != ranges[0]["ranges"]:
+        raise stored.damaged(folder, ValueError("the verdicts of a range are gone"))
+    for judged in ranges:
+        for name in judged["files"]:
             table = _Table(folder / name)
             begin, end = table.rows(first, last)
             if begin == end:

@@ -299,4 +299,4 @@ def tallies(job: Job, units: int) -> Iterator[dict[str, Any]]:
     """What was counted, pass by pass, in the order of units."""
     for stage in range(len(stages(job.recipe))):
         for unit in range(units):
-            yield json.loads(job.path(stage, unit, "json").read_bytes())
+            yield stored.read_json(job.path(stage, unit, "json"))

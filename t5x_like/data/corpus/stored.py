@@ -13,8 +13,9 @@ from typing import IO, Any
 
 import zstandard
 
+from t5x_like.data import partial
 from t5x_like.data.documents import Document
-from t5x_like.errors import Exit, UserError
+from t5x_like.errors import UserError
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Document))
 
@@ -59,12 +60,25 @@ def rows(path: Path) -> Iterator[list[Any]]:
         with path.open("rb") as file:
             yield from _rows(file)
     except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise UserError(
-            f"an intermediate file is damaged ({error})",
-            where=str(path),
-            help="give the same command again with --overwrite",
-            code=Exit.BAD_DATA,
-        ) from None
+        raise damaged(path, error) from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a small file of JSON.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The error of a file of a pass; what lay beside it for making it again is gone, so all passes have to go."""
+    folder = next((parent for parent in path.parents if parent.suffix == ".partial"), path.parent)
+    return partial.damaged(path, error, remove=folder)
 
 
 def write(path: Path, documents: Iterable[tuple[int, Document]]) -> None:

@@ -543,6 +543,45 @@ def test_an_intermediate_file_that_was_cut_or_changed_is_no_shorter_one(tmp_path
     assert not list(stored.read(path))
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("00/0000000.json", b'{"counts": {'),
+        ("00/units", b""),
+        ("00/0000000.documents", None),
+        ("00/verdicts-0/000000.json", None),
+    ],
+)
+def test_a_file_that_was_lost_between_two_runs_is_named(pages, tmp_path, monkeypatch, name, content):
+    from t5x_like.data.corpus import local
+
+    with monkeypatch.context() as patch:  # dies when the first comparison is done
+        patch.setattr(local, "follow", Dies(local.follow))
+        with pytest.raises(Killed):
+            make(small(pages, tmp_path / "out", workers=1), quiet=True)
+    path = tmp_path / "out.partial" / "passes" / name
+    assert path.is_file()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="an intermediate file is") as error:
+        make(small(pages, tmp_path / "out", workers=1), quiet=True)
+    assert f"remove {tmp_path}/out.partial and" in str(error.value)
+
+
+class Dies:
+    """A pass that dies behind the first comparison."""
+
+    def __init__(self, follow):
+        self.follow = follow
+
+    def __call__(self, job, stage, number, unit):
+        if stage:
+            raise Killed
+        self.follow(job, stage, number, unit)
+
+
 def test_an_existing_tokenizer_is_read_before_anything_else(pages, tmp_path):
     with pytest.raises(UserError):
         make(small(pages, tmp_path / "out", tokenizer=str(tmp_path / "none")), quiet=True)

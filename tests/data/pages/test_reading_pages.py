@@ -175,15 +175,15 @@ def test_addresses_that_are_not_kept_are_counted(tmp_path):
 
 
 def test_times_that_are_not_kept_are_counted(tmp_path):
-    wrong = ["yesterday", "2019-04-18T12:00:00Z\x1b[2J", 1555588800]
+    wrong = ["yesterday", "2020-13-01", "2020-01-01T25:00:00Z", "2019-04-18T12:00:00Z\x1b[2J", 1555588800]
     right = ["2019-04-18T12:00:00Z", "2019-04-18 12:00:00.5+02:00", "2019-04", "", None]
     rows = [{"text": "t", "timestamp": value} for value in wrong + right]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "b.wet").write_bytes(packed([record("conversion", b"text", WARC_Date="Thursday")], ""))
     _, documents, problems = read_all(tmp_path)
-    assert [each.timestamp for each in documents] == ["", "", "", *right[:3], "", "", ""]
+    assert [each.timestamp for each in documents] == [*[""] * 5, *right[:3], "", "", ""]
     assert [(each.kind, each.action, each.line) for each in problems] == [
-        *(("bad_timestamp", "mended", line) for line in (1, 2, 3)),
+        *(("bad_timestamp", "mended", line) for line in (1, 2, 3, 4, 5)),
         ("bad_timestamp", "mended", 0),
     ]
 

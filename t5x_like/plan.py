@@ -8,7 +8,7 @@
   python -m t5x_like.plan --compute=1e21 --law=chinchilla
 
 The train step itself is compiled for the topology, without an array and without an accelerator: TPUs (v4, v5e, v5p,
-v6e) by their own compiler, which runs on any x86 Linux machine (pip install 't5x_like[plan]'), CPU devices by ours.
+v6e) by their own compiler, which runs on any x86 Linux machine (pip install '.[plan]'), CPU devices by ours.
 GPUs, and everything with --formula, are planned by arithmetic, and the output says so. *2 after a topology means two
 slices (or nodes). --suggest looks for the settings of remat, microbatches, mesh and batch that fit and cost least.
 --compute asks the scaling laws how large a model and how many tokens a budget of FLOPs is best spent on.

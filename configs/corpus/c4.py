@@ -5,7 +5,7 @@ Command: python -m t5x_like.corpus --config=corpus/c4 --input='pages/*.warc.wet.
 Variants: en (the default), noclean, noblocklist, realnewslike, webtextlike; `paper` where the paper differs from the
 code. Near-duplicates are kept on one side of the
 split; --set=split=url splits as C4 did, by the address alone.
-Needs: pip install 't5x_like[corpus]'. `realnewslike` needs the domains of RealNews, `webtextlike` the addresses of
+Needs: pip install '.[corpus]'. `realnewslike` needs the domains of RealNews, `webtextlike` the addresses of
 OpenWebText, in files: see RealNewsDomains and ListedURLs in t5x_like/data/cleaning/addresses.py.
 Expected: of the English pages of a crawl of April 2019 a third was kept (364.9 million pages, 305 GiB of text).
 """

@@ -3,7 +3,7 @@
 Paper: Penedo et al. 2024, sections 3.1 to 3.7; code: datatrove/examples/fineweb.py.
 Command: python -m t5x_like.corpus --config=corpus/fineweb --input='pages/*.warc.gz' --output=data/fineweb
 Variants: `refinedweb` has what Penedo et al. 2023 tell of RefinedWeb: no rules of C4 and FineWeb, lines corrected.
-Needs: pip install 't5x_like[corpus]'. A list of blocked domains comes first in the paper and is not part of this
+Needs: pip install '.[corpus]'. A list of blocked domains comes first in the paper and is not part of this
 package: --set='steps=...' with a BlockedURLs step, or a configuration of one's own.
 Differs: FineWeb removes near-duplicates of each crawl alone; give it one crawl at a time. Pairs are verified here, so
 that documents below the threshold stay. The language model is quantised (lid.176.ftz).

@@ -4,7 +4,7 @@ Paper: Xue et al. 2021, section 3.1; code: tensorflow_datasets/text/c4.py, `mult
 Command: python -m t5x_like.corpus --config=corpus/mc4 --input='pages/*.warc.wet.gz' --output=data/mc4
 Variants: `paper` keeps a language from a probability of 0.70 on, as the mT5 paper and versions before 3.1.0 do, and
 rejects every page with a bad word. --set=split=url splits as C4 did, by the address alone.
-Needs: pip install 't5x_like[corpus]'.
+Needs: pip install '.[corpus]'.
 Expected: of 71 crawls 6.6 billion pages.
 """
 

@@ -176,7 +176,7 @@ class _Look:
             raise UserError(
                 f"cannot open this URL: {error}",
                 where=name,
-                help="gs:// needs the package gcsfs, s3:// s3fs: pip install 't5x_like[gcs]', 't5x_like[s3]'",
+                help="gs:// needs the package gcsfs, s3:// s3fs: pip install '.[gcs]', '.[s3]'",
             ) from None
         try:
             if any(c in name for c in "*?["):

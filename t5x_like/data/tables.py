@@ -147,6 +147,6 @@ def _pyarrow(file: SourceFile) -> tuple[Any, Any]:
         import pyarrow.parquet as parquet
     except ImportError:
         raise UserError(
-            "reading Parquet needs the pyarrow package", where=file.name, help="pip install 't5x_like[text]'"
+            "reading Parquet needs the pyarrow package", where=file.name, help="pip install '.[text]'"
         ) from None
     return pyarrow, parquet

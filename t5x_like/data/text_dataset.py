@@ -274,7 +274,7 @@ def dataset_shards(
         raise UserError(
             "reading a TFDS dataset by name needs the tensorflow-datasets package (TensorFlow is not needed)",
             where=where,
-            help="pip install 't5x_like[text]'",
+            help="pip install '.[text]'",
         ) from None
     for module in _LEGACY:
         try:
@@ -296,7 +296,7 @@ def dataset_shards(
         raise UserError(
             f"the TFDS dataset {name!r} is not prepared in {builder.data_path}",
             where=where,
-            help=f"tfds build {name} --file_format=array_record --data_dir=DIR (c4 needs 't5x_like[beam]'), "
+            help=f"tfds build {name} --file_format=array_record --data_dir=DIR (c4 needs '.[beam]'), "
             "then --tfds_data_dir=DIR",
             code=Exit.BAD_DATA,
         )

@@ -252,7 +252,7 @@ class _Folder:
             self._fs, self._root = url_to_fs(self.path)
         except (ImportError, ValueError) as error:
             raise UserError(
-                f"cannot open this URL: {error}", where=path, help="gs:// needs: pip install 't5x_like[gcs]'"
+                f"cannot open this URL: {error}", where=path, help="gs:// needs: pip install '.[gcs]'"
             ) from None
         self.remote = not isinstance(self._fs, LocalFileSystem)
 

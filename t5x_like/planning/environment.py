@@ -26,7 +26,7 @@ def check(topology: Topology) -> None:
         raise UserError(
             "libtpu, the compiler for TPUs, is not installed",
             where=f"--topology={topology.name}",
-            help="pip install 't5x_like[plan]', or --formula for an estimate without a compiler",
+            help="pip install '.[plan]', or --formula for an estimate without a compiler",
         )
 
 

@@ -112,7 +112,7 @@ def test_gs_without_its_package_names_the_extra(monkeypatch):
     fsspec.registry  # noqa: B018 (loads lazily)
     with pytest.raises(UserError) as error:
         sources.find(["gs://bucket/x.txt"])
-    assert "t5x_like[gcs]" in str(error.value.help)
+    assert ".[gcs]" in str(error.value.help)
 
 
 def test_a_file_that_disappears_is_an_error_of_the_user(folder):
@@ -181,7 +181,7 @@ def test_parquet_without_its_package_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError) as error:
         read(sources.find(["x.parquet"]))
-    assert error.value.help == "pip install 't5x_like[text]'"
+    assert error.value.help == "pip install '.[text]'"
 
 
 # ---- TFDS
@@ -279,7 +279,7 @@ def test_tfds_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError) as error:
         sources.find(["tfds:c4/en"])
-    assert error.value.help == "pip install 't5x_like[text]'"
+    assert error.value.help == "pip install '.[text]'"
 
 
 def test_other_tfds_formats_are_refused_with_the_command_that_converts(tmp_path):

@@ -139,7 +139,7 @@ def _extractor():
         import tldextract
     except ImportError:
         raise UserError(
-            "domains of addresses need the package tldextract", help="pip install 't5x_like[corpus]'"
+            "domains of addresses need the package tldextract", help="pip install '.[corpus]'"
         ) from None
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 

@@ -80,7 +80,7 @@ def _profiles() -> _Profiles:
         from langdetect.utils.ngram import NGram
     except ImportError:
         raise UserError(
-            "C4's language identifier needs the package langdetect", help="pip install 't5x_like[corpus]'"
+            "C4's language identifier needs the package langdetect", help="pip install '.[corpus]'"
         ) from None
     folder = Path(str(langdetect.detector_factory.PROFILES_DIRECTORY))
     profiles = [

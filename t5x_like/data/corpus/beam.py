@@ -49,7 +49,7 @@ except ImportError:
     raise UserError(
         "the Beam engine needs the package apache-beam",
         where="--engine=beam",
-        help="pip install 't5x_like[beam]'; or leave --engine=local",
+        help="pip install '.[beam]'; or leave --engine=local",
     ) from None
 
 _HERE = frozenset(

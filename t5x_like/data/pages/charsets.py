@@ -115,7 +115,7 @@ def _guess(data: bytes) -> str:
     except ImportError:
         raise UserError(
             "reading pages that declare no charset needs the package resiliparse",
-            help="pip install 't5x_like[corpus]'",
+            help="pip install '.[corpus]'",
         ) from None
     guess = _CODECS.get(detect_encoding(data, from_html_meta=False) or "", "cp1252")
     return "cp1252" if guess == "utf-8" else guess  # it was tried, and is also its way to say nothing

@@ -157,5 +157,5 @@ def _trafilatura(favor: str) -> Callable[[str], str]:
 
 def _missing(package: str) -> UserError:
     return UserError(
-        f"extracting the text of pages needs the package {package}", help="pip install 't5x_like[corpus]'"
+        f"extracting the text of pages needs the package {package}", help="pip install '.[corpus]'"
     )

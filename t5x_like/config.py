@@ -146,10 +146,12 @@ def _call(name: str, kind: str = "Run") -> Any:
             if not p.name.startswith("_")
         }
         if stem not in shipped:
+            alike = {found for found in shipped if found.endswith(f"/{stem}")}
             raise UserError(
                 f"no configuration {stem!r}",
                 where=f"--config={name}",
-                help=did_you_mean(stem, shipped) + " (a file is named by its path: my/file.py:function)",
+                help=(f"did you mean {min(alike)}?" if alike else did_you_mean(stem, shipped))
+                + " (a file is named by its path: my/file.py:function)",
             )
         module = _guarded(lambda: _import_named(stem), name)
     functions = _functions(module, kind)

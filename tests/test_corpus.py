@@ -111,6 +111,7 @@ def test_a_shard_that_is_missing_is_in_the_exit_code(made, tmp_path):
     [
         ((), "--config is missing"),
         (("--config=corpus/c5",), "did you mean c"),
+        (("--config=c4",), "did you mean corpus/c4?"),
         (("--config=corpus/none:nothing",), "no function 'nothing' that returns a Corpus"),
         (("--config=corpus/none", "--set=split=cluser"), "split"),
         (("--config=corpus/none", "--set=steps=C4Clen"), "did you mean C4Clean?"),

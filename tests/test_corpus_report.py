@@ -188,6 +188,17 @@ def test_refusals(tmp_path, folder):
     assert "t5x_like.corpus made" in error.value.help and "--overwrite" not in error.value.help
     with pytest.raises(UserError, match=r"samples\.jsonl"):
         corpus_samples.read(tmp_path)
+    for samples in ("5\n", "{}\n", '{"kind": "x"}\n', '{"kind": "kept"}\n'):
+        (tmp_path / "samples.jsonl").write_text(samples)
+        with pytest.raises(UserError, match=r"samples\.jsonl"):
+            corpus_samples.read(tmp_path)
+    for name in ("corpus.json", "throughput.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    for name, content in (("corpus.json", '{"format": "t5x_like corpus"}'), ("throughput.json", "{}")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match="cannot be read"):
+            corpus_report.write(tmp_path, tmp_path / "report.html")
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(UserError, match="cannot write"):
         corpus_report.write(folder, tmp_path / "no" / "report.html")
     report.FLAGS(["report", "--workdir=a", "--corpus=b"])

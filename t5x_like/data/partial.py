@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 import xxhash
 
+from t5x_like.data.sources import SourceFile
 from t5x_like.data.token_writer import write_durably
 from t5x_like.errors import Exit, UserError
 
@@ -72,9 +73,16 @@ def start_or_continue(
       begun: whether the folder has pieces worth keeping.
 
     Raises:
-      UserError: pieces of another plan are there.
+      UserError: pieces of another plan are there, or a folder that is none of ours.
     """
     path, content = partial / "plan.json", json.dumps(plan).encode()
+    if not path.is_file() and (other := sorted(set(_names(partial)) - {"lock", ".plan.json.tmp"})):
+        raise UserError(
+            f"unfinished work would be kept in this folder, and something else is there: {other[0]}",
+            where=str(partial),
+            help="another --output, or move the folder away",
+            code=Exit.CANNOT_WRITE,
+        )
     if path.is_file():
         if path.read_bytes() == content:
             return
@@ -84,22 +92,42 @@ def start_or_continue(
                 where=str(partial),
                 help="give the same arguments to continue it, or --overwrite to start over",
             )
-    for entry in partial.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
+    _empty(partial)
     write_durably(path, content)
 
 
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
+
+
+def _empty(partial: Path) -> None:
+    """Removes all but the lock; the plan goes last, since it says whose folder this is."""
+    for entry in sorted(partial.iterdir(), key=lambda entry: entry.name == "plan.json"):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def remove(partial: Path) -> None:
+    """Removes the folder, held, when nothing in it is wanted any more."""
+    _empty(partial)
+    shutil.rmtree(partial)
+
+
+def is_ours(partial: Path) -> bool:
+    """Whether a folder of this name is unfinished work, or what a kill left of it, and no folder of the user's."""
+    return (partial / "plan.json").is_file() or (partial.is_dir() and set(_names(partial)) <= {"lock"})
+
+
 def replace(folder: Path, output: Path) -> None:
-    """Renames the finished folder to its place; an older one there goes only when the new one is whole."""
-    old = output.with_name(output.name + ".old")
+    """Renames the finished folder to its place; an older one there is moved aside only when the new one is whole, to
+    where the finished folder lay, and goes with the rest of it."""
+    old = folder.with_name("replaced")
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():
         output.rename(old)
     folder.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def digest(request: Mapping[str, Any]) -> str:
@@ -131,14 +159,49 @@ def check_name(output: str, elsewhere: str) -> None:
       elsewhere: what to do where another machine's folder is wanted.
 
     Raises:
-      UserError: it is empty, an address, or a place that is there already by its nature.
+      UserError: it is empty, an address, a place that is there already by its nature, or no name of a file.
     """
     if not output:
         raise UserError("--output is missing", help="--output=data/mine")
     if "://" in output:
         raise UserError("--output must be a local folder", where=output, help=elsewhere)
+    try:
+        Path(output + ".partial").is_dir()
+        output.encode()
+    except (OSError, ValueError) as error:
+        reason = (
+            "its name is no UTF-8"
+            if isinstance(error, ValueError)
+            else str(getattr(error, "strerror", error))
+        )
+        raise UserError(
+            f"cannot write here: {reason}", where=ascii(output)[1:-1][:200], code=Exit.CANNOT_WRITE
+        ) from None
     if Path(output).name in ("", ".."):
         raise UserError("--output must name the folder to make", where=output, help="--output=data/mine")
+
+
+def refuse_inside(output: Path, names: Sequence[str], files: Sequence[SourceFile]) -> None:
+    """Never reads what it is writing: a second run would find the first one's result among its input.
+
+    Args:
+      output: of the command.
+      names: what the user named as input.
+      files: what was found by these names.
+
+    Raises:
+      UserError: the output lies in a folder of the input, or holds a file of it.
+    """
+    here = output.resolve()
+    folders = [Path(name).resolve() for name in names if "://" not in name and Path(name).is_dir()]
+    around = next((folder for folder in folders if folder == here or folder in here.parents), None)
+    inside = next((file.url for file in files if here in Path(file.url).resolve().parents), None)
+    if around is not None or inside is not None:
+        raise UserError(
+            "the output lies inside the input" if around else "the input holds files of the output",
+            where=str(output),
+            help=f"an --output outside of {around}" if around else f"leave {inside} out of --input",
+        )
 
 
 def refuse_foreign(output: Path, marker: str, kind: str) -> None:
@@ -152,9 +215,13 @@ def refuse_foreign(output: Path, marker: str, kind: str) -> None:
     Raises:
       UserError: something else is there.
     """
+    if output.is_symlink() and not output.exists():
+        raise UserError(
+            "the output is a link to nothing", where=str(output), help="remove it", code=Exit.CANNOT_WRITE
+        )
     if not output.exists() or (output / marker).is_file():
         return
-    if output.is_file() or any(output.iterdir()):
+    if not output.is_dir() or any(output.iterdir()):
         raise UserError(
             f"the output exists and is not {kind}",
             where=str(output),

@@ -26,6 +26,7 @@ from t5x_like.data.partial import (
     digest,
     held,
     refuse_foreign,
+    remove,
     replace,
     start_or_continue,
 )
@@ -149,7 +150,7 @@ def prepare(
         units = encode_units(job, unit_bytes, arguments.workers or default_workers(files), progress)
         progress.stage("putting the parts together")
         summary = _assemble(job, units, tokenizer, request, arguments, output)
-    shutil.rmtree(partial)
+        remove(partial)
     return dataclasses.replace(summary, seconds=time.monotonic() - started)
 
 

@@ -179,13 +179,16 @@ class _Look:
                 help="gs:// needs the package gcsfs, s3:// s3fs: pip install '.[gcs]', '.[s3]'",
             ) from None
         try:
-            if any(c in name for c in "*?["):
+            literal = isinstance(fs, LocalFileSystem) and Path(root).exists()  # a file may be called [1].txt
+            if any(c in name for c in "*?[") and not literal:
                 paths = self._glob(fs, root, name)
             elif fs.isdir(root):
                 return self._folder(fs, root, name)
             elif fs.exists(root):
                 paths = [root]
             else:
+                if isinstance(fs, LocalFileSystem) and Path(root).is_symlink():
+                    raise NotThere("a link to nothing", where=name)
                 raise NotThere("no such file or folder", where=name, help=_near(fs, root))
         except OSError as error:
             raise unreadable(name, error) from None
@@ -208,6 +211,8 @@ class _Look:
         return paths
 
     def _folder(self, fs: Any, root: str, name: str) -> list[SourceFile]:
+        if "://" not in name and (Path(root) / "corpus.json").is_file():
+            _refuse_corpus(Path(root), name)
         if "://" not in name and text_dataset.is_tfds(Path(root)):
             missing = None if self.absent is None else []
             return self._shards(
@@ -262,6 +267,17 @@ class _Look:
         for path in missing or ():
             self.refuse(NotThere("a shard that dataset_info.json names is missing", where=path))
         return [_describe(shard.path, self.known, records=(shard.first, shard.last)) for shard in shards]
+
+
+def _refuse_corpus(folder: Path, name: str) -> None:
+    """A corpus also holds descriptions and samples, which are no documents of it."""
+    for info in sorted(folder.glob("t5x_like_corpus/*/*/dataset_info.json")):
+        dataset = "/".join(info.parts[-4:-2])
+        raise UserError(
+            "this folder is a corpus; its documents are a dataset in it",
+            where=name,
+            help=f"--input=tfds:{dataset}:train --tfds_data_dir={name}",
+        )
 
 
 def _passed_over(fs: Any, root: str, paths: Sequence[str]) -> Iterator[NotThere]:
@@ -337,6 +353,10 @@ def _describe(
         if format == "array_record" and "://" in url:
             raise UserError(
                 "ArrayRecord files are read from a local disk only", where=url, help="copy the folder first"
+            )
+        if "://" not in url and Path(path).exists() and not Path(path).is_file():
+            raise NotThere(  # to open a pipe would wait for its writer
+                "not a regular file", where=url, help="write it into a file first", kind="unreadable_file"
             )
         with fs.open(path, "rb") as file:
             digest = xxhash.xxh3_64(file.read(_PROBE))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import fsspec
@@ -333,3 +334,33 @@ def test_examples_on_the_wire():
         assert got.get("text") in (None, [], [long]), "a cut record must never give half a text"
     with pytest.raises(ValueError, match="not a"):
         example_proto.read_bytes(b"\xff" * 40, ("text",))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="not a regular file"):
+        sources.find([str(tmp_path / "a.jsonl")])
+    absent = []
+    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n')
+    assert [file.name[-7:] for file in sources.find([str(tmp_path)], absent=absent)] == ["b.jsonl"]
+    assert [error.kind for error in absent] == ["unreadable_file"]
+
+
+def test_a_name_with_brackets_is_a_file_where_there_is_one(tmp_path):
+    for name in ("[1]*?.jsonl", "1x.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    assert [file.name[-11:] for file in sources.find([f"{tmp_path}/[1]*?.jsonl"])] == ["[1]*?.jsonl"]
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    with pytest.raises(UserError, match="a link to nothing"):
+        sources.find([f"{tmp_path}/loop.jsonl"])
+
+
+def test_the_folder_of_a_corpus_is_not_its_documents(tmp_path):
+    folder = tmp_path / "t5x_like_corpus" / "c4.en" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").touch()
+    for name in ("corpus.json", "samples.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match="is a corpus") as error:
+        sources.find([str(tmp_path)])
+    assert error.value.help == f"--input=tfds:t5x_like_corpus/c4.en:train --tfds_data_dir={tmp_path}"

@@ -36,7 +36,10 @@ from t5x_like.data.partial import (
     difference,
     digest,
     held,
+    is_ours,
     refuse_foreign,
+    refuse_inside,
+    remove,
     replace,
     start_or_continue,
 )
@@ -111,11 +114,12 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
     partial = output.with_name(output.name + ".partial")
     if (output / "corpus.json").is_file() and not arguments.overwrite:
         summary = _made_before(output, request)
-        if partial.exists():  # killed while it was being removed
+        if is_ours(partial):  # killed while it was being removed
             with held(partial):
-                shutil.rmtree(partial)
+                remove(partial)
         return summary
     refuse_foreign(output, "corpus.json", "a corpus")
+    refuse_inside(output, arguments.input, files)
     if arguments.engine == "local":
         _try_rules(arguments.recipe)
     unit_bytes = arguments.unit_bytes or reading.default_unit_bytes(files)
@@ -169,7 +173,7 @@ def make(arguments: Arguments, *, quiet: bool = False) -> Summary:
         }
         write_json(result / "throughput.json", times)
         replace(result, output)
-    shutil.rmtree(partial)
+        remove(partial)
     return Summary.open(output)
 
 

@@ -26,6 +26,22 @@ DAMAGE = frozenset(
 """Problems of files, not of single documents: part of the input could not be read, and nobody knows what was in it."""
 
 
+_NEEDED = {
+    *(
+        "request",
+        "arguments",
+        "rules",
+        "dataset",
+        "input_files",
+        "input_bytes",
+        "funnel",
+        "tokens_per_character",
+    ),
+    *("problems", "splits", "tokens", "languages", "lengths", "clusters"),
+}
+"""What corpus.json must have."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
     """What a corpus holds and how it came about.
@@ -58,6 +74,8 @@ class Summary:
             seconds = json.loads((folder / "throughput.json").read_bytes())
             if data["format"] != "t5x_like corpus":
                 raise ValueError("not of a corpus")
+            for name in _NEEDED.difference(data) | {"steps", "wall", "workers"}.difference(seconds):
+                raise KeyError(name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"corpus.json or throughput.json cannot be read ({error})",

@@ -570,6 +570,49 @@ def test_a_file_that_was_lost_between_two_runs_is_named(pages, tmp_path, monkeyp
     assert f"remove {tmp_path}/out.partial and" in str(error.value)
 
 
+def test_folders_of_the_user_that_have_our_names_are_kept(pages, tmp_path):
+    out, beside, old = tmp_path / "out", tmp_path / "out.partial", tmp_path / "out.old"
+    for folder in (beside, old):
+        folder.mkdir()
+        (folder / "mine").write_text("precious")
+    plain = {"recipe": Corpus(name="plain", validation_fraction=0)}
+    with pytest.raises(UserError, match="something else is there: mine"):
+        make(small(pages, out, **plain), quiet=True)
+    beside.rename(tmp_path / "kept")
+    make(small(pages, out, **plain), quiet=True)
+    (tmp_path / "kept").rename(beside)
+    make(small(pages, out, **plain), quiet=True)  # made before
+    assert (beside / "mine").is_file()
+    beside.rename(tmp_path / "kept")
+    make(small(pages, out, overwrite=True, recipe=Corpus(name="other", validation_fraction=0)), quiet=True)
+    assert json.loads((out / "recipe.json").read_text())["name"] == "other"
+    assert (old / "mine").is_file() and not beside.exists()
+
+
+def test_an_output_is_never_inside_the_input(pages, tmp_path):
+    (tmp_path / "link").symlink_to(pages, target_is_directory=True)
+    for names, output in (
+        ((str(pages),), pages / "out"),
+        ((str(pages),), tmp_path / "link" / "out"),
+        ((str(pages.parent), str(pages)), pages.parent / "out"),
+        ((f"{pages}/*",), pages),
+    ):
+        with pytest.raises(UserError, match=r"inside the input|files of the output|not a corpus"):
+            make(dataclasses.replace(small(pages, output), input=names), quiet=True)
+        assert not output.with_name(output.name + ".partial").exists()
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "x" * 300, "\udcff", "dangling", "file"])
+def test_an_output_that_cannot_be(pages, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError) as error:
+        make(dataclasses.replace(small(pages, tmp_path), output=name), quiet=True)
+    assert error.value.code == Exit.CANNOT_WRITE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
+
+
 class Dies:
     """A pass that dies behind the first comparison."""
 

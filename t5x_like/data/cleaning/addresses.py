@@ -112,7 +112,13 @@ class BlockedURLs:
         at_least(self, "soft_limit", 1)
 
     def files_read(self) -> Iterable[str]:
-        given = filter(None, (self.domains, self.words, self.soft_words, self.parts))
+        given = [*filter(None, (self.domains, self.words, self.soft_words, self.parts))]
+        if not given:
+            raise UserError(
+                "a rule that blocks addresses has no list of them",
+                where=self.name,
+                help="""--set='steps.N={"type": "BlockedURLs", "domains": "FILE"}' (N from 0)""",
+            )
         return [name for file in given for name in files.names(file, self.name)]
 
     def __call__(self, document: Document) -> Document | Rejection:

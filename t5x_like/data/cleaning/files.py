@@ -16,6 +16,7 @@ from t5x_like.data.compression import SUFFIXES, Damaged, chunks
 from t5x_like.errors import Exit, UserError
 
 MAX_BYTES = 4 << 30
+_MARK = "\ufeff".encode()
 
 
 @runtime_checkable
@@ -33,12 +34,19 @@ def names(pattern: str, where: str, help: str | None = None) -> tuple[str, ...]:
     Raises:
       UserError: there is none; `help` says how to have it.
     """
-    fs, path = fsspec.core.url_to_fs(pattern)
+    if not pattern:
+        raise UserError("no file is named", where=where, help=help)
+    try:
+        fs, path = fsspec.core.url_to_fs(pattern)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"cannot be opened: {pattern} ({error})", where=where) from None
     try:
         if any(mark in path for mark in "*?["):
             found = [name for name in fs.glob(path) if fs.isfile(name)]
         elif fs.isdir(path):
-            found = fs.find(path)
+            found = [name for name in fs.find(path) if "://" in pattern or fs.isfile(name)]
+        elif fs.exists(path) and not fs.isfile(path):  # to open a pipe would wait for its writer
+            raise UserError(f"not a regular file: {pattern}", where=where, code=Exit.BAD_DATA)
         else:
             found = [path] if fs.exists(path) else []
     except OSError as error:
@@ -49,14 +57,15 @@ def names(pattern: str, where: str, help: str | None = None) -> tuple[str, ...]:
 
 
 def lines(name: str, where: str, help: str | None = None) -> Iterator[str]:
-    """The lines of a UTF-8 file, plain or compressed (.gz, .zst, .xz), stripped; empty ones are left out.
+    """The lines of a UTF-8 file, plain or compressed (.gz, .zst, .xz), stripped; empty ones are left out, and the byte
+    order mark that some editors begin with.
 
     Raises:
-      UserError: there is no such file (`help` says how to have it), or it cannot be read, is damaged, is no UTF-8, or
-        is larger than `MAX_BYTES`.
+      UserError: there is no such file (`help` says how to have it), or it cannot be read, is damaged, is no UTF-8, is
+        larger than `MAX_BYTES`, or holds nothing, and a rule with it would let everything pass.
     """
     compression = SUFFIXES.get(PurePosixPath(name).suffix)
-    rest, number, size = b"", 0, 0
+    rest, number, size, empty = b"", 0, 0, True
     try:
         with fsspec.open(name, "rb") as file:
             for chunk in chunks(cast(IO[bytes], file), compression):
@@ -68,10 +77,14 @@ def lines(name: str, where: str, help: str | None = None) -> Iterator[str]:
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
                     number += 1
-                    if text := line.decode().strip():
+                    if text := line.removeprefix(_MARK if number == 1 else b"").decode().strip():
+                        empty = False
                         yield text
-        if text := rest.decode().strip():
+        if text := rest.removeprefix(b"" if number else _MARK).decode().strip():
+            empty = False
             yield text
+        if empty:
+            raise UserError("holds nothing", where=f"{where}: {name}", help=help, code=Exit.BAD_DATA)
     except UnicodeDecodeError as error:
         raise UserError(
             f"line {number} is not UTF-8: {error.reason}", where=f"{where}: {name}", code=Exit.BAD_DATA
@@ -102,7 +115,7 @@ def read_json(name: str, where: str, help: str | None = None) -> Any:
     """The content of a JSON file."""
     try:
         return json.loads("\n".join(lines(name, where, help)))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"is no JSON: {error}", where=f"{where}: {name}", code=Exit.BAD_DATA) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import tfds_c4
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t5x_like.data.cleaning import files
+from t5x_like.data.cleaning.addresses import BlockedURLs
 from t5x_like.data.cleaning.badwords import _ALLOWED, BadWords
 from t5x_like.data.cleaning.base import Rejection
 from t5x_like.data.documents import Document
@@ -125,3 +127,34 @@ def test_words_of_ones_own_may_have_capitals(tmp_path):
 def test_a_language_without_a_list():
     with pytest.raises(UserError, match="no list of bad words for 'xx'"):
         BadWords(language="xx")(Document("Text."))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf\n"])
+def test_a_list_without_a_word_lets_nothing_pass(tmp_path, content):
+    path = tmp_path / "words"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="holds nothing"):
+        BadWords(lists=str(path))(Document("Text."))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
+    for content in ("\ufefffox\ndog", "\ufefffox"):
+        (tmp_path / "words").write_text(content, encoding="utf-8")
+        found = BadWords(lists=str(tmp_path / "words"))(Document("A fox."))
+        assert isinstance(found, Rejection) and found.detail == "fox"
+
+
+def test_lists_that_cannot_be(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, says in (
+        ("", "no file is named"),
+        (f"{tmp_path}/pipe", "not a regular file"),
+        ("nowhere://words", "cannot be opened"),
+    ):
+        with pytest.raises(UserError, match=says):
+            list(BadWords(lists=name).files_read())
+    with pytest.raises(UserError, match="is no JSON"):
+        BadWords(lists=f"{tmp_path}/deep.json")(Document("Text."))
+    with pytest.raises(UserError, match="no list"):
+        list(BlockedURLs().files_read())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
 import posixpath
 import re
 import shutil
@@ -113,20 +114,26 @@ class Beam:
     def run(self, units: Iterable[Unit]) -> int:
         """Takes the units through all passes; returns how many they are. The last pass's files are the result."""
         job, known, last = self._job, self._job.folder(0) / "units", len(stages(self._job.recipe)) - 1
-        if known.is_file() and all(job.done(last, unit) for unit in range(int(known.read_text()))):
-            return int(known.read_text())
+        if known.is_file() and all(job.done(last, unit) for unit in range(stored.read_json(known))):
+            return stored.read_json(known)
         work = _Work(job, self._folder)
         self._progress.stage("Beam: listing the input")
         numbered = [_spooled(unit, work) for unit in units]
         if self._elsewhere:
             _check_seen([unit for unit, _ in numbered])
         self._progress.stage("Beam: running")
+        logger = logging.getLogger(
+            "apache_beam.runners.common"
+        )  # logs all that is raised, with its traceback
+        logger.addFilter(_untold)
         try:
             pipeline = beam.Pipeline(options=self._options)
             _build(pipeline, numbered, work)
             state = pipeline.run().wait_until_finish()
         except Exception as error:
             raise _told(error) from error
+        finally:
+            logger.removeFilter(_untold)
         if state not in (None, "DONE"):
             raise UserError(f"the Beam pipeline ended as {state}", code=Exit.IO_ERROR)
         self._fetch()
@@ -356,6 +363,11 @@ def _check_seen(units: Sequence[Unit]) -> None:
 
 
 _MARK = "t5x_like-error "
+
+
+def _untold(record: logging.LogRecord) -> bool:
+    """Whether a message of Beam's log says something that `_told` does not say in a line."""
+    return _MARK not in record.getMessage()
 
 
 def _telling(elements: Iterator[Any]) -> Iterator[Any]:

@@ -113,11 +113,12 @@ def test_a_runner_elsewhere_needs_a_folder(pages, tmp_path):
         )
 
 
-def test_an_error_of_ours_inside_a_worker_is_told_as_it_is(pages, tmp_path):
+def test_an_error_of_ours_inside_a_worker_is_told_as_it_is(pages, tmp_path, caplog):
     asked = _arguments(pages, tmp_path / "out", C4, engine="beam", read=Settings(bad_input="fail"))
     with pytest.raises(UserError) as error:
         make(asked, quiet=True)
     assert error.value.what.startswith("broken json") and "texts.jsonl:1 (byte 0)" in str(error.value)
+    assert "t5x_like-error" not in caplog.text  # nor as a traceback in Beam's log
 
 
 def test_a_pipeline_that_ended_is_not_run_again(pages, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,7 @@ class Store(Reader):
         """
         from orbax.checkpoint import v1 as ocp
 
+        _pass_over_late_writes()
         self.wait()
         if distributed.from_first(lambda: any(r.step == record.step for r in self.records())):
             return
@@ -284,3 +286,17 @@ def _cause(error: BaseException) -> str:
     if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
         return "no space left on the disk"
     return text.splitlines()[0][:200]
+
+
+def _pass_over_late_writes() -> None:
+    """When a save has failed TensorStore's threads still tell of its other files, to an event loop of Orbax's that is
+    closed; Python would print a traceback for each."""
+    otherwise = sys.unraisablehook
+    if getattr(otherwise, "__qualname__", "").startswith(_pass_over_late_writes.__name__):
+        return
+
+    def hook(told: Any) -> None:
+        if not isinstance(told.exc_value, RuntimeError) or str(told.exc_value) != "Event loop is closed":
+            otherwise(told)
+
+    sys.unraisablehook = hook

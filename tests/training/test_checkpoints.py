@@ -4,6 +4,8 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_like.errors import Exit, UserError
+from t5x_like.training import checkpoints
 from t5x_like.training.checkpoints import MAX_FAILURES, Checkpoints, Record, Store
 from t5x_like.training.partitioning import Mesh
 
@@ -330,3 +333,18 @@ def test_what_older_versions_saved_is_restored(folder):
     assert (record.step, record.tokens, record.validation_loss, record.data) == (7, 12345, 2.5, "d")
     same(store.restore(record, abstract(golden())), golden())
     same(store.restore_params(record, abstract(golden().params)), golden().params)
+
+
+def test_writes_of_a_failed_save_that_end_late_are_passed_over_and_nothing_else(monkeypatch):
+    """F11: Orbax's event loop has closed when TensorStore tells it of them."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
+    for _ in range(2):
+        checkpoints._pass_over_late_writes()
+    for error in (
+        RuntimeError("Event loop is closed"),
+        RuntimeError("another"),
+        OSError("Event loop is closed"),
+    ):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))  # type: ignore[arg-type]
+    assert told == ["another", "Event loop is closed"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import lzma
 import os
+import random
 import tracemalloc
+import zlib
 
 import pytest
 import zstandard
@@ -230,6 +233,28 @@ def test_damaged_streams(tmp_path, suffix):
     good, problems = read(path)
     assert good == []
     assert [p.kind for p in problems] == ["damaged"]
+
+
+@pytest.mark.parametrize(
+    ("cut", "members"), [(200, 1), (200, 3), (3000, 1), (3000, 3), (4096, 1), (5000, 3), (1_100_000, 3)]
+)
+def test_gzip_keeps_every_byte_before_the_damage(cut, members):
+    """Of the step with the damage in it zlib alone would give nothing."""
+    words, number = random.Random(0), 2 * cut // members
+    data = b"".join(
+        gzip.compress(b" ".join(b"%d" % words.randrange(10**6) for _ in range(number)))
+        for _ in range(members)
+    )
+    readable, rest = bytearray(), data[:cut]
+    while rest:  # whole members, and what zlib makes of a part
+        decoder = zlib.decompressobj(wbits=31)
+        readable += decoder.decompress(rest)
+        rest = decoder.unused_data
+    found = bytearray()
+    with pytest.raises(compression.Damaged, match="damaged"):
+        for chunk in compression.chunks(io.BytesIO(data[:cut] + words.randbytes(10_000)), "gzip"):
+            found += chunk
+    assert found.startswith(readable) and len(readable) > cut // 2
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])

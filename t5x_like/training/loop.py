@@ -70,7 +70,7 @@ def train(
                 "--set=steps=N goes on to step N; --fresh begins anew"
             )
             return Exit.DONE
-        skips = recovery.check(run, directory, store, record, skip)
+        skips = recovery.check(run.recovery, directory, store, record, skip)
         begins = record.step if record else 0
         trace = profiling.Profile(profile, directory.path / "profile", begins, run.steps)
         loop = code = None
@@ -92,7 +92,9 @@ def train(
                 code = loop.run(record)
             except Trouble as trouble:
                 ledger.switch("start")
-                record, skips = recovery.roll_back(trouble, run, directory, store, loop.stage.batches)
+                record, skips = recovery.roll_back(
+                    trouble, run.recovery, directory, store, loop.stage.batches
+                )
         directory.say(f"time       {loop.goodput.account(loop.progress.step).summary()}")
         if code == Exit.DONE:
             directory.say(f"done: python -m t5x_like.evaluate --workdir={workdir}")

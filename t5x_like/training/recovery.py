@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from t5x_like.errors import Exit, UserError
 from t5x_like.training import distributed, records
 from t5x_like.training.checkpoints import Record, Store
 from t5x_like.training.run_dir import RunDir, write_atomically
-
-if TYPE_CHECKING:
-    from t5x_like.training.run import Run
 
 MOST_STALL_SECONDS = 1e8
 """Three years: what the timers of the operating system can hold."""
@@ -92,7 +89,7 @@ def agreed(find: Callable[[], Record | None]) -> Record | None:
 
 
 def check(
-    run: Run, directory: RunDir, store: Store, record: Record | None, skip: tuple[int, int] | None
+    recovery: Recovery, directory: RunDir, store: Store, record: Record | None, skip: tuple[int, int] | None
 ) -> Skips:
     """Before a run goes on from `record`: tells of the checkpoints that were damaged, refuses a run that dies again
     and again (`check_starts`), and returns the batches to leave out, `skip` among them (`asked_for`)."""
@@ -104,12 +101,12 @@ def check(
         directory.event("left_out", step=step, first=skip[0], count=skip[1], reason="asked for")
     else:
         with distributed.together():
-            check_starts(directory.events(), step, run.recovery, directory)
+            check_starts(directory.events(), step, recovery, directory)
     return skips
 
 
 def roll_back(
-    trouble: Trouble, run: Run, directory: RunDir, store: Store, batches: Batches
+    trouble: Trouble, recovery: Recovery, directory: RunDir, store: Store, batches: Batches
 ) -> tuple[Record | None, Skips]:
     """What the run goes on from: the newest intact checkpoint of before the trouble (None: the beginning), and the
     batches to leave out from there on.
@@ -120,7 +117,7 @@ def roll_back(
     before = (r for r in reversed(store.records()) if r.step <= trouble.since)
     record = agreed(lambda: next((r for r in before if not store.look(r.step)[1]), None))
     step, times = record.step if record else 0, len(batches.skips)
-    if times >= run.recovery.rollbacks:
+    if times >= recovery.rollbacks:
         directory.event("stopped", step=trouble.step, reason=trouble.what)
         raise UserError(
             f"{trouble.what}, and {times} stretches of batches have been left out: stopped at step {trouble.step}",

@@ -99,14 +99,17 @@ class Loop:
                     ) as stream,
                     concurrent.futures.ThreadPoolExecutor(1) as pool,
                 ):
-                    compiling = pool.submit(
-                        self._compile
-                    )  # while first batches are made and the state is read
+                    begun = state is not None
+                    if record is None and not begun and self.config.init_from is not None:
+                        state = self._begin(record)  # first: weights that do not fit are refused at once
+                    # While the first batches are made and a checkpoint is read:
+                    compiling = pool.submit(self._compile)
                     if state is None:
                         state = self._begin(record)
-                        shown.enter_context(self.progress)
-                    else:
+                    if begun:
                         self._turn(step)
+                    else:
+                        shown.enter_context(self.progress)
                     self._phase("compiling")
                     # What devices exchange first must come at one time.
                     with self.ledger.during("compile"), distributed.together():

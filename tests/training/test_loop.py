@@ -376,6 +376,14 @@ def fresh(model):
     return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7, leaf.dtype), model.abstract_params())
 
 
+def test_weights_that_do_not_fit_are_refused_before_the_step_is_compiled(
+    finished, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(steps.Loop, "_compile", lambda self: pytest.fail("compiled"))
+    with pytest.raises(UserError, match=r"config\.json"):
+        train(make(data, init_from=str(tmp_path / "nowhere")), str(tmp_path / "run"))
+
+
 def test_warm_start_begins_with_the_weights_of_another_run(finished, data, tmp_path, capsys):
     assert train(make(data, steps=1, init_from=str(finished)), str(tmp_path)) == Exit.DONE
     assert f"weights from {finished}: 26 of 26 arrays matched" in capsys.readouterr().out

@@ -15,6 +15,7 @@ the same call again continues.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 import json
@@ -92,7 +93,7 @@ def judge(race: Race, heat: Heat, tasks_dir: Path, say: Callable[[str], None] = 
     first seed's heat alone: it is the same whatever the seed of pretraining. The end comes first, so that a race that
     is stopped has its result."""
     path = heat.directory / "results.jsonl"
-    done = {(r["step"], r["task"], r["method"], r["seed"]) for r in _lines(path)}
+    done = _results(heat)
     each = heat.share.steps // race.points
     steps = range(0 if heat.seed == race.seeds[0] else each, heat.share.steps + 1, each)
     for step in sorted(steps, key=lambda step: (step != heat.share.steps, step)):
@@ -138,9 +139,17 @@ def _judged(
     return judging.probed(heat.run, heat.directory, step, task, data, seeds, race.probe_examples, length)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Of the results or the metrics of a heat: none before there is the file."""
-    return metrics.read(path) if path.is_file() else []
+_KEY = ("step", "task", "method", "seed")
+
+
+def _results(heat: Heat) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """What has been judged of a heat, by (step, task, method, seed); a line that a kill has torn is not."""
+    path, found = heat.directory / "results.jsonl", {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            record = json.loads(line)
+            found[tuple(record[name] for name in _KEY)] = record
+    return found
 
 
 def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, Any]:
@@ -149,11 +158,11 @@ def collect(race: Race, shares: dict[str, Share], workdir: Path) -> dict[str, An
     for heat in heats(race, shares, workdir):
         place = {"contestant": heat.name, "pretraining_seed": heat.seed}
         price, each = heat.share.flops(race.count), heat.share.steps // race.points
-        records = _lines(heat.directory / "results.jsonl")
-        for record in {(r["step"], r["task"], r["method"], r["seed"]): r for r in records}.values():
+        for record in _results(heat).values():
             spent = {"flops": record["step"] * price, "tokens": record["step"] * heat.share.tokens}
             results.append({**place, **spent, "point": record["step"] // each, **record})
-        for record in _lines(heat.directory / "metrics.jsonl"):
+        curve = heat.directory / "metrics.jsonl"
+        for record in metrics.read(curve) if curve.is_file() else ():
             if record.get("kind") in ("train", "eval"):
                 curves.append({**place, "flops": record["step"] * price, **record})
     first = race.contestants[0]

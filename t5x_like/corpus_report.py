@@ -182,10 +182,8 @@ def _funnel(data: dict[str, Any]) -> str:
 
 
 def _clusters(data: dict[str, Any], groups: Sequence[Group]) -> str:
-    counts, steps = (
-        data["clusters"],
-        [row for row in data["funnel"] if row["step"].endswith(" near_duplicates")],
-    )
+    counts = data["clusters"]
+    steps = [row for row in data["funnel"] if row["step"].endswith(" near_duplicates")]
     if not counts["clusters"]:
         return "<p>None found.</p>" if steps else "<p>Not looked for: no step of the recipe does.</p>"
     kept = "one of each is kept" if any(row["rejected"] for row in steps) else "all are kept, and marked"

@@ -72,7 +72,7 @@ def examine(folder: Path, *, verify: bool) -> list[tuple[int, str, str]]:
 
 def report(folder: Path, states: list[tuple[int, str, str]]) -> list[str]:
     """The table, and what else lies among the checkpoints."""
-    from t5x_like.training.checkpoint_reader import is_step
+    from t5x_like.training.checkpoint_reader import is_of_step
 
     lines = [f"{step:>9}  {trouble or 'intact'}  {facts}".rstrip() for step, facts, trouble in states]
     if not lines:
@@ -84,7 +84,7 @@ def report(folder: Path, states: list[tuple[int, str, str]]) -> list[str]:
             "deleting": "a removal that was interrupted: the next start completes it",
             "unusable": "set aside as damaged; yours to delete",
         }.get(kind)
-        if what is None and not (is_step(path.stem) and path.suffix in ("", ".json")):
+        if what is None and not is_of_step(path):
             what = "not of a run: ignored"
         if what:
             lines.append(f"{path.name}: {what}")

@@ -169,11 +169,7 @@ def check_name(output: str, elsewhere: str) -> None:
         Path(output + ".partial").is_dir()
         output.encode()
     except (OSError, ValueError) as error:
-        reason = (
-            "its name is no UTF-8"
-            if isinstance(error, ValueError)
-            else str(getattr(error, "strerror", error))
-        )
+        reason = "its name is no UTF-8" if isinstance(error, ValueError) else error.strerror
         raise UserError(
             f"cannot write here: {reason}", where=ascii(output)[1:-1][:200], code=Exit.CANNOT_WRITE
         ) from None

@@ -46,7 +46,7 @@ class Reader:
           UserError: the folder cannot be read: that is another thing than to be empty.
         """
         try:
-            names = {p.stem for p in self.directory.iterdir() if p.suffix in ("", ".json")}
+            names = {path.stem for path in self.directory.iterdir() if is_of_step(path)}
         except FileNotFoundError:
             return []
         except OSError as e:
@@ -55,7 +55,7 @@ class Reader:
                 where=str(self.directory),
                 code=Exit.IO_ERROR,
             ) from None
-        return sorted(int(name) for name in names if is_step(name) and not self._unfinished(name))
+        return sorted(int(name) for name in names if not self._unfinished(name))
 
     def records(self) -> list[Record]:
         """The checkpoints there are, oldest first; whether their files are intact is not looked at."""
@@ -238,6 +238,11 @@ class Reader:
 def is_step(name: str) -> bool:
     """Whether a checkpoint can have this name: 12, and not 012, 1² or a number of a hundred digits."""
     return name.isascii() and name.isdecimal() and len(name) < 17 and str(int(name)) == name
+
+
+def is_of_step(path: Path) -> bool:
+    """Whether the folder or the record of a checkpoint can have this name."""
+    return path.suffix in ("", ".json") and is_step(path.stem)
 
 
 def paths(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -29,7 +29,7 @@ import jax
 from t5x_like.errors import Exit, UserError
 from t5x_like.failpoints import reach
 from t5x_like.training import distributed, records
-from t5x_like.training.checkpoint_reader import Reader, is_step, loss_of, paths, signature, split
+from t5x_like.training.checkpoint_reader import Reader, is_of_step, is_step, loss_of, paths, signature, split
 from t5x_like.training.pins import unpinned
 from t5x_like.training.records import Record, Verify
 from t5x_like.training.run_dir import sync
@@ -106,7 +106,7 @@ class Store(Reader):
         self._remove_unfinished()
         good = {str(r.step) for r in self.records() if newest is not None and r.step <= newest.step}
         for path in sorted(self.directory.glob("[0-9]*")):
-            if path.suffix in ("", ".json") and is_step(path.stem) and path.stem not in good:
+            if is_of_step(path) and path.stem not in good:
                 aside = path.with_name(f"unusable-{path.name}-{time.time_ns()}")
                 self.say(f"note: {path} is not a checkpoint to go on from: set aside as {aside.name}")
                 path.rename(aside)

@@ -49,13 +49,10 @@ class BadWords:
         in_unit(self, "share")
 
     def files_read(self) -> Iterable[str]:
-        return (
-            ()
-            if self.lists == "ldnoobw"
-            else files.names(
-                self.lists, "lists", "a file with one word a line, or ldnoobw for the list of this package"
-            )
-        )
+        if self.lists == "ldnoobw":
+            return ()
+        help = "a file with one word a line, or ldnoobw for the list of this package"
+        return files.names(self.lists, "lists", help)
 
     def __call__(self, document: Document) -> Document | Rejection:
         language = (document.language or self.language).partition("-")[0]

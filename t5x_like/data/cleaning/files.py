@@ -65,34 +65,35 @@ def lines(name: str, where: str, help: str | None = None) -> Iterator[str]:
         larger than `MAX_BYTES`, or holds nothing, and a rule with it would let everything pass.
     """
     compression = SUFFIXES.get(PurePosixPath(name).suffix)
-    rest, number, size, empty = b"", 0, 0, True
+    number, empty = 0, True
     try:
         with fsspec.open(name, "rb") as file:
-            for chunk in chunks(cast(IO[bytes], file), compression):
-                size += len(chunk)
-                if size > MAX_BYTES:
-                    raise UserError(
-                        f"{name} is larger than {MAX_BYTES} bytes", where=where, code=Exit.BAD_DATA
-                    )
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    number += 1
-                    if text := line.removeprefix(_MARK if number == 1 else b"").decode().strip():
-                        empty = False
-                        yield text
-        if text := rest.removeprefix(b"" if number else _MARK).decode().strip():
-            empty = False
-            yield text
+            for number, line in enumerate(_raw(chunks(cast(IO[bytes], file), compression), name, where)):
+                if text := line.removeprefix(b"" if number else _MARK).decode().strip():
+                    empty = False
+                    yield text
         if empty:
             raise UserError("holds nothing", where=f"{where}: {name}", help=help, code=Exit.BAD_DATA)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"line {number} is not UTF-8: {error.reason}", where=f"{where}: {name}", code=Exit.BAD_DATA
+            f"line {number + 1} is not UTF-8: {error.reason}", where=f"{where}: {name}", code=Exit.BAD_DATA
         ) from None
     except FileNotFoundError:
         raise UserError(f"no such file: {name}", where=where, help=help, code=Exit.BAD_DATA) from None
     except (OSError, Damaged) as error:
         raise UserError(f"cannot be read: {error}", where=f"{where}: {name}", code=Exit.IO_ERROR) from None
+
+
+def _raw(pieces: Iterable[bytes], name: str, where: str) -> Iterator[bytes]:
+    """The lines of a file, without their ends; what is behind the last end is one too."""
+    rest, size = b"", 0
+    for chunk in pieces:
+        size += len(chunk)
+        if size > MAX_BYTES:
+            raise UserError(f"{name} is larger than {MAX_BYTES} bytes", where=where, code=Exit.BAD_DATA)
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    yield rest
 
 
 def digest(name: str) -> str:

@@ -38,7 +38,6 @@ from t5x_like.data.dedup.base import Round, Said
 from t5x_like.data.documents import Document
 from t5x_like.data.pages.base import Unit
 from t5x_like.data.prepare_report import Progress
-from t5x_like.data.token_writer import write_durably
 from t5x_like.data.units import SPLITS
 from t5x_like.errors import Exit, UserError
 
@@ -113,9 +112,9 @@ class Beam:
 
     def run(self, units: Iterable[Unit]) -> int:
         """Takes the units through all passes; returns how many they are. The last pass's files are the result."""
-        job, known, last = self._job, self._job.folder(0) / "units", len(stages(self._job.recipe)) - 1
-        if known.is_file() and all(job.done(last, unit) for unit in range(stored.read_json(known))):
-            return stored.read_json(known)
+        job, last = self._job, len(stages(self._job.recipe)) - 1
+        if (known := job.units) is not None and all(job.done(last, unit) for unit in range(known)):
+            return known
         work = _Work(job, self._folder)
         self._progress.stage("Beam: listing the input")
         numbered = [_spooled(unit, work) for unit in units]
@@ -138,7 +137,7 @@ class Beam:
             raise UserError(f"the Beam pipeline ended as {state}", code=Exit.IO_ERROR)
         self._fetch()
         shutil.rmtree(Path(self._job.partial) / "passes" / "input", ignore_errors=True)
-        write_durably(known, str(len(numbered)).encode())
+        job.tell_units(len(numbered))
         return len(numbered)
 
     def _fetch(self) -> None:

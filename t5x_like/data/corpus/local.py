@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 
-from t5x_like.data.corpus import exchange, stored
+from t5x_like.data.corpus import exchange
 from t5x_like.data.corpus.passes import Job, follow, label, say_again
 from t5x_like.data.corpus.recipe import stages
 from t5x_like.data.dedup.base import Round
@@ -53,9 +53,9 @@ class Local:
         return count
 
     def _first_pass(self, units: Iterable[Unit]) -> int:
-        job, known = self._job, self._job.folder(0) / "units"
-        if known.is_file():
-            return int(stored.read_json(known))
+        job = self._job
+        if (known := job.units) is not None:
+            return known
         job.folder(0).mkdir(parents=True, exist_ok=True)
         self._progress.stage(f"reading, pass 1 of {len(self._stages)}")
         pieces = (
@@ -63,7 +63,7 @@ class Local:
             for unit in units
         )
         count = self._pool.run(follow, pieces, self._progress)
-        write_durably(known, str(count).encode())
+        job.tell_units(count)
         return count
 
     def _compare(self, stage: int, units: int) -> None:

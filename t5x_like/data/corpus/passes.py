@@ -66,6 +66,16 @@ class Job:
         """What a unit says in a round of the comparison behind a pass."""
         return self.path(stage, unit, f"{round}.entries")
 
+    @property
+    def units(self) -> int | None:
+        """How many units the input has, once that is known."""
+        known = self.folder(0) / "units"
+        return int(stored.read_json(known)) if known.is_file() else None
+
+    def tell_units(self, count: int) -> None:
+        """Keeps how many they are."""
+        write_durably(self.folder(0) / "units", str(count).encode())
+
     def texts(self, stage: int, unit: int) -> Path:
         """What texts the documents of a unit had in a pass (data/corpus/trail.py)."""
         return self.path(stage, unit, "texts")

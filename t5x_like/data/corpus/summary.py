@@ -26,19 +26,10 @@ DAMAGE = frozenset(
 """Problems of files, not of single documents: part of the input could not be read, and nobody knows what was in it."""
 
 
-_NEEDED = {
-    *(
-        "request",
-        "arguments",
-        "rules",
-        "dataset",
-        "input_files",
-        "input_bytes",
-        "funnel",
-        "tokens_per_character",
-    ),
-    *("problems", "splits", "tokens", "languages", "lengths", "clusters"),
-}
+_NEEDED = frozenset((
+    "request", "arguments", "rules", "dataset", "input_files", "input_bytes", "funnel", "tokens_per_character",
+    "problems", "splits", "tokens", "languages", "lengths", "clusters",
+))  # fmt: skip
 """What corpus.json must have."""
 
 
